@@ -1,0 +1,9 @@
+//! Quaymaster's vocabulary: what a manifest may say, what an object is, and the one admission that turns text into objects.
+//!
+//! Owns the kinds and their schemas, object metadata, field paths and violations, the manifest reader, the dependency graph and
+//! admission. It is pure: no clock, randomness, environment, file or network. Start at [`registry`] for the table of kinds, or at
+//! [`admit`] for the way from text to objects.
+
+pub mod meta;
+pub mod name;
+pub mod time;
