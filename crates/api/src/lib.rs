@@ -4,6 +4,13 @@
 //! admission. It is pure: no clock, randomness, environment, file or network. Start at [`registry`] for the table of kinds, or at
 //! [`admit`] for the way from text to objects.
 
+pub mod availability;
+pub mod codes;
+pub mod conditions;
+pub mod field;
+pub mod graph;
+pub mod kinds;
 pub mod meta;
 pub mod name;
+pub mod spec;
 pub mod time;

@@ -1,0 +1,410 @@
+//! MiniService: one node of the graph, in exactly one of four forms.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use crate::availability::Availability;
+use crate::conditions::{Condition, Reason};
+use crate::name::Name;
+use crate::spec::container::{Container, SecretUse};
+use crate::spec::edge::{Edge, OnDown};
+use crate::spec::quantity::{Duration, Scalar};
+use crate::time::Timestamp;
+
+/// A mini service. Exactly one of `container`, `external`, `logical` and `job` says what it is.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "quaymaster.dev",
+    version = "v1alpha1",
+    kind = "MiniService",
+    plural = "miniservices",
+    singular = "miniservice",
+    shortname = "msvc",
+    category = "quaymaster",
+    namespaced,
+    status = "MiniServiceStatus",
+    doc = "One node of the dependency graph: a container, an external service, a part of an app, or a job."
+)]
+#[serde(rename_all = "camelCase")]
+pub struct MiniServiceSpec {
+    /// A container that Quaymaster runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
+    /// A service that runs elsewhere and is only probed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
+    /// A part of an app, which reports its health (not supported yet).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logical: Option<Logical>,
+    /// A container that runs once per input, or on a schedule (not supported yet).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Job>,
+    /// What it depends on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<Edge>,
+    /// Whether it is wanted at all. A disabled service is off the scale of availability. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Its observed failure is a failure of the system (not in effect yet). Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub critical: Option<bool>,
+    /// How long its last recorded availability is trusted while it cannot be observed. Default 30s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_grace: Option<Duration>,
+    /// What to do about changes that others make (not in effect yet: they are repaired).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Drift>,
+}
+
+/// A service that runs elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct External {
+    /// How its health is found out.
+    pub probe: Probe,
+    /// Time between two probes. Default 10s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Duration>,
+    /// How long one probe may take. Default 2s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// So many failures in a row make it unavailable. Default 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub failure_threshold: Option<u32>,
+    /// So many successes in a row make it available again. Default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub success_threshold: Option<u32>,
+}
+
+/// Exactly one way to probe an external service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Probe {
+    /// A TCP connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<ExternalTcp>,
+    /// An HTTP GET.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<ExternalHttp>,
+    /// A command in a container of its own (not supported yet).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<ExternalCommand>,
+    /// A PostgreSQL server (not supported yet).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<ExternalServer>,
+    /// A Redis server (not supported yet).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<ExternalServer>,
+    /// A Vault or OpenBao server (not supported yet).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vault: Option<ExternalServer>,
+}
+
+/// A TCP endpoint outside.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalTcp {
+    /// Host name or address.
+    #[schemars(length(min = 1))]
+    pub host: String,
+    /// Port.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+}
+
+/// An HTTP endpoint outside.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalHttp {
+    /// An `http://` address.
+    #[schemars(length(min = 8))]
+    pub url: String,
+    /// The status that counts as healthy. Default: any from 200 to 399.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 100, max = 599))]
+    pub status: Option<u16>,
+}
+
+/// A command probe in a container of its own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalCommand {
+    /// The image that has the command.
+    pub image: String,
+    /// The command.
+    pub command: Vec<String>,
+}
+
+/// A server that is probed in its own protocol.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalServer {
+    /// Its address.
+    pub url: String,
+}
+
+/// A part of an app.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Logical {
+    /// The mini service that reports for it. This is no dependency.
+    pub reported_by: String,
+    /// How often it reports. Default 15s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Duration>,
+    /// The secrets that it uses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
+}
+
+/// A container that runs to its end.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Job {
+    /// What runs.
+    pub container: Container,
+    /// Steps, run in order in the same container image; a retry resumes at the one that failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<JobStep>,
+    /// When it runs, as a cron expression. Default: once per input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+    /// The time zone of `schedule`. Default UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// What to do when it is due and still running. Default Forbid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
+    /// What to do with runs that were missed. Default Skip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missed_runs: Option<MissedRuns>,
+    /// How often a failed run is tried again. Default 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub retries: Option<u32>,
+    /// How long it may run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_deadline: Option<Duration>,
+}
+
+/// One step of a job.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct JobStep {
+    /// Its name.
+    pub name: String,
+    /// Its command.
+    pub command: Vec<String>,
+}
+
+/// What to do when a scheduled job is due and still running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Concurrency {
+    /// Run both.
+    Allow,
+    /// Leave the new run out.
+    Forbid,
+    /// End the old run.
+    Replace,
+}
+
+/// What to do with runs that were missed while nobody looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MissedRuns {
+    /// Leave them out.
+    Skip,
+    /// Run once.
+    RunOnce,
+}
+
+/// What to do about changes that others make.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Drift {
+    /// `Repair` or `Report`. Default Repair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<DriftMode>,
+    /// JSON pointers of fields that others may change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore: Vec<String>,
+    /// How long to wait before repairing. Default 0s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_off: Option<Duration>,
+}
+
+/// Whether drift is repaired.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DriftMode {
+    /// Put it back.
+    #[default]
+    Repair,
+    /// Only say so.
+    Report,
+}
+
+/// What is reported of a mini service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MiniServiceStatus {
+    /// The generation that this status speaks of.
+    pub observed_generation: u64,
+    /// How available it is; absent when it is disabled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub availability: Option<Availability>,
+    /// The availability as a number from 1 (best) to 6; 0 when it is disabled.
+    pub severity: u8,
+    /// Whether it may be used now.
+    pub usable: bool,
+    /// The availability is a last known one: it cannot be observed now.
+    #[serde(default)]
+    pub stale: bool,
+    /// Since when it has this availability.
+    pub since: Timestamp,
+    /// Why.
+    pub reason: Reason,
+    /// Why, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Its level in the dependency graph: 0 needs nothing.
+    pub level: u32,
+    /// Counts of replicas; absent for forms without containers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<Replicas>,
+    /// One entry a container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slots: Vec<SlotStatus>,
+    /// The nodes that keep it from being fully available, each with the path to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocked_by: Vec<BlockedBy>,
+    /// What it depends on, and how that is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dependencies: Vec<DependencyStatus>,
+    /// Who depends on it.
+    pub dependents: Dependents,
+    /// The revision that is wanted; absent for forms without containers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    /// The last revisions, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<RevisionSummary>,
+    /// What the operator found worth telling.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
+    /// The conditions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// Counts of replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Replicas {
+    /// How many there should be.
+    pub wanted: u32,
+    /// How many run.
+    pub running: u32,
+    /// How many are healthy.
+    pub healthy: u32,
+}
+
+/// One container of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SlotStatus {
+    /// The slot, from 1.
+    pub slot: u32,
+    /// The container's id.
+    pub container_id: String,
+    /// The revision it was made from.
+    pub revision: u64,
+    /// The engine's word for its state.
+    pub state: String,
+    /// When it was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When it was first found healthy after that start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy_at: Option<Timestamp>,
+}
+
+/// One node that keeps another from being available.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockedBy {
+    /// Its kind.
+    pub kind: NameText,
+    /// Its namespace.
+    pub namespace: NameText,
+    /// Its name.
+    pub name: NameText,
+    /// Its own availability.
+    pub availability: Availability,
+    /// Why it is so.
+    pub reason: Reason,
+    /// The names on the way to it, nearest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<NameText>,
+}
+
+/// A name in a status.
+pub type NameText = String;
+
+/// One dependency and how it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DependencyStatus {
+    /// Its kind.
+    pub kind: NameText,
+    /// Its namespace.
+    pub namespace: NameText,
+    /// Its name.
+    pub name: NameText,
+    /// What its loss does.
+    pub on_down: OnDown,
+    /// How available it is; absent when it is disabled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub availability: Option<Availability>,
+    /// Its loss is tolerated for now.
+    #[serde(default)]
+    pub tolerated: bool,
+}
+
+/// Who depends on a service: a count, and at most 50 names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Dependents {
+    /// How many.
+    pub count: u32,
+    /// The first 50 as `namespace/name`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<NameText>,
+}
+
+/// One revision in short.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionSummary {
+    /// Its number, from 1.
+    pub number: u64,
+    /// The image reference.
+    pub image: String,
+    /// The image's id.
+    pub image_id: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// Labels as the planner wants them.
+pub type Labels = BTreeMap<String, Scalar>;
+
+/// The kind's name.
+pub const KIND: &str = "MiniService";
+
+/// The kind's name as a [`Name`].
+pub fn kind() -> Name {
+    Name::from(KIND)
+}
