@@ -1,0 +1,190 @@
+//! The availability engine (DESIGN 3.1, 3.2): own health in, every node's availability out, along the dependency graph.
+//!
+//! Incremental: a change visits the nodes it affects and their edges, no others. Pure: time comes in as [`Now`]. The result is a
+//! [`Snapshot`], cheap to clone and never changed after it was given away. Start at [`Engine::observe`].
+
+mod node;
+mod snapshot;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use qm_api::availability::Availability;
+use qm_api::conditions::Reason;
+use qm_api::graph::Graph;
+use qm_api::meta::ObjectKey;
+use qm_api::time::Timestamp;
+
+use crate::own::Own;
+use node::{Node, NodeId, Recorded};
+pub use snapshot::{Blocker, NodeView, OwnView, Snapshot};
+
+/// The two clocks: the wall for what people read, the monotonic one for every term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Wall clock.
+    pub wall: Timestamp,
+    /// Monotonic milliseconds of this process.
+    pub mono_ms: u64,
+}
+
+/// Work done since the engine was made; for tests and the bench.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Nodes computed.
+    pub nodes: u64,
+    /// Edges looked at.
+    pub edges: u64,
+}
+
+/// The engine.
+#[derive(Clone, Debug, Default)]
+pub struct Engine {
+    ids: Arc<BTreeMap<ObjectKey, NodeId>>,
+    nodes: Vec<Option<Node>>,
+    views: imbl::Vector<Option<Arc<NodeView>>>,
+    deadlines: BTreeSet<(u64, NodeId)>,
+    version: u64,
+    stats: Stats,
+}
+
+impl Engine {
+    /// Takes a new graph: nodes appear as never observed, keep what was known of them, or vanish. Gives the nodes whose view changed.
+    pub fn set_graph(&mut self, graph: &Graph, grace_ms: &impl Fn(&ObjectKey) -> u64, now: Now) -> Vec<ObjectKey> {
+        let mut ids: BTreeMap<ObjectKey, NodeId> = BTreeMap::new();
+        let mut free: BTreeSet<NodeId> = (0..self.nodes.len()).collect();
+        for key in graph.nodes() {
+            if let Some(id) = self.ids.get(key) {
+                free.remove(id);
+                ids.insert(key.clone(), *id);
+            }
+        }
+        for id in &free {
+            self.deadlines.retain(|(_, at)| at != id);
+            self.nodes[*id] = None;
+            self.views.set(*id, None);
+        }
+        for key in graph.nodes() {
+            if !ids.contains_key(key) {
+                let id = free.pop_first().unwrap_or_else(|| {
+                    self.nodes.push(None);
+                    self.views.push_back(None);
+                    self.nodes.len() - 1
+                });
+                self.nodes[id] = Some(Node::new(key.clone(), id, now));
+                ids.insert(key.clone(), id);
+            }
+        }
+        let mut dirty = BTreeSet::new();
+        for (key, id) in &ids {
+            let dependencies = graph.dependencies(key);
+            let edges: Vec<Option<NodeId>> = dependencies.iter().map(|d| ids.get(&d.on).copied()).collect();
+            let dependents: Vec<NodeId> = graph.dependents(key).iter().filter_map(|d| ids.get(d).copied()).collect();
+            let node = self.nodes[*id].as_mut().expect("every id in use has a node");
+            node.grace_ms = grace_ms(key);
+            node.dependents = dependents;
+            if node.level != graph.level(key) || node.edges != edges || *node.dependencies != *dependencies || self.views[*id].is_none() {
+                node.level = graph.level(key);
+                node.edges = edges;
+                node.dependencies = Arc::from(dependencies);
+                dirty.insert((node.level, *id));
+            }
+        }
+        self.ids = Arc::new(ids);
+        self.propagate(dirty, now)
+    }
+
+    /// What the store last recorded of a node that this process has not observed yet: it counts, marked stale, for the node's grace.
+    pub fn seed(&mut self, key: &ObjectKey, availability: Availability, reason: Reason, since: Timestamp, now: Now) -> Vec<ObjectKey> {
+        let Some(id) = self.ids.get(key).copied() else { return Vec::new() };
+        let node = self.nodes[id].as_mut().expect("every id in use has a node");
+        if node.own != Own::Pending || node.recorded.is_some() {
+            return Vec::new();
+        }
+        node.recorded = Some(Recorded { availability, reason, since, until_ms: now.mono_ms.saturating_add(node.grace_ms) });
+        self.touch(id, now)
+    }
+
+    /// Takes what was observed of a node by itself. Gives the nodes whose view changed, in the order of their levels.
+    pub fn observe(&mut self, key: &ObjectKey, own: Own, now: Now) -> Vec<ObjectKey> {
+        let Some(id) = self.ids.get(key).copied() else { return Vec::new() };
+        let node = self.nodes[id].as_mut().expect("every id in use has a node");
+        if node.own == own {
+            return Vec::new();
+        }
+        node.set_own(own, now);
+        self.touch(id, now)
+    }
+
+    /// Lets time pass: graces end. Gives the nodes whose view changed.
+    pub fn advance(&mut self, now: Now) -> Vec<ObjectKey> {
+        let mut dirty = BTreeSet::new();
+        while let Some((at, id)) = self.deadlines.first().copied()
+            && at <= now.mono_ms
+        {
+            self.deadlines.pop_first();
+            if let Some(node) = &self.nodes[id] {
+                dirty.insert((node.level, id));
+            }
+        }
+        self.propagate(dirty, now)
+    }
+
+    /// The monotonic instant at which [`Engine::advance`] has something to do.
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// The state as of now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(self.version, self.ids.clone(), self.views.clone())
+    }
+
+    /// Work done so far.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    fn touch(&mut self, id: NodeId, now: Now) -> Vec<ObjectKey> {
+        let level = self.nodes[id].as_ref().map_or(0, |n| n.level);
+        self.propagate(BTreeSet::from([(level, id)]), now)
+    }
+
+    /// Recomputes from `dirty` on, lowest level first, until nothing changes. Edges outside the level order (a Degrade edge that does
+    /// not gate) may bring a node back; it settles, since such an edge never makes a usable node unusable.
+    fn propagate(&mut self, mut dirty: BTreeSet<(u32, NodeId)>, now: Now) -> Vec<ObjectKey> {
+        let mut changed: Vec<ObjectKey> = Vec::new();
+        let mut seen: BTreeSet<NodeId> = BTreeSet::new();
+        while let Some((_, id)) = dirty.pop_first() {
+            let Some(node) = &self.nodes[id] else { continue };
+            self.stats.nodes += 1;
+            self.stats.edges += node.edges.len() as u64;
+            let (view, deadline) = node.compute(&self.views, now);
+            if let Some(at) = deadline {
+                self.deadlines.insert((at, id));
+            }
+            if self.views[id].as_deref() == Some(&view) {
+                continue;
+            }
+            let matters = self.views[id].as_deref().is_none_or(|old| old.differs_for_dependents(&view));
+            if seen.insert(id) {
+                changed.push(view.key.clone());
+            }
+            self.views.set(id, Some(Arc::new(view)));
+            if matters {
+                for dependent in &self.nodes[id].as_ref().expect("just computed").dependents {
+                    if let Some(dependent_node) = &self.nodes[*dependent] {
+                        dirty.insert((dependent_node.level, *dependent));
+                    }
+                }
+            }
+        }
+        if !changed.is_empty() {
+            self.version += 1;
+        }
+        changed
+    }
+}
+
+#[cfg(test)]
+mod tests;

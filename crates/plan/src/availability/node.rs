@@ -1,0 +1,202 @@
+//! One node: what is known of it, and how its view follows from that and from the views of its dependencies.
+
+use std::sync::Arc;
+
+use qm_api::availability::Availability;
+use qm_api::conditions::Reason;
+use qm_api::graph::Dependency;
+use qm_api::meta::ObjectKey;
+use qm_api::spec::edge::OnDown;
+use qm_api::time::Timestamp;
+
+use super::Now;
+use super::snapshot::{Blocker, NodeView, OwnView};
+use crate::own::Own;
+
+/// Index of a node; used again after its node vanished.
+pub(super) type NodeId = usize;
+
+/// What was last known of a node that cannot be observed now, and until when that counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Recorded {
+    pub(super) availability: Availability,
+    pub(super) reason: Reason,
+    pub(super) since: Timestamp,
+    /// Monotonic milliseconds.
+    pub(super) until_ms: u64,
+}
+
+/// What is known of a node.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) key: ObjectKey,
+    pub(super) own: Own,
+    pub(super) recorded: Option<Recorded>,
+    pub(super) grace_ms: u64,
+    pub(super) level: u32,
+    pub(super) dependencies: Arc<[Dependency]>,
+    /// The node of each dependency, where it exists.
+    pub(super) edges: Vec<Option<NodeId>>,
+    pub(super) dependents: Vec<NodeId>,
+    /// Its own index, for looking up what was last published of it.
+    pub(super) id: NodeId,
+    born: Timestamp,
+}
+
+/// What one edge contributes.
+enum Contribution {
+    Nothing,
+    /// The dependency is off by configuration and the dependent cannot do without it.
+    Skips,
+    Lowers(Availability),
+}
+
+impl Node {
+    pub(super) fn new(key: ObjectKey, id: NodeId, now: Now) -> Self {
+        Self {
+            key,
+            own: Own::Pending,
+            recorded: None,
+            grace_ms: 0,
+            level: 0,
+            dependencies: Arc::from([]),
+            edges: Vec::new(),
+            dependents: Vec::new(),
+            id,
+            born: now.wall,
+        }
+    }
+
+    pub(super) fn set_own(&mut self, own: Own, now: Now) {
+        let is_unseen = matches!(own, Own::Unseen { .. } | Own::Pending);
+        match (&self.own, is_unseen) {
+            // What was seen last is what counts while we are blind.
+            (Own::Seen { availability, reason, .. }, true) => {
+                self.recorded = Some(Recorded {
+                    availability: *availability,
+                    reason: *reason,
+                    since: now.wall,
+                    until_ms: now.mono_ms.saturating_add(self.grace_ms),
+                });
+            }
+            (_, true) => {}
+            (_, false) => self.recorded = None,
+        }
+        self.own = own;
+    }
+
+    /// The view, and the monotonic instant at which it changes by the passing of time alone.
+    pub(super) fn compute(&self, views: &imbl::Vector<Option<Arc<NodeView>>>, now: Now) -> (NodeView, Option<u64>) {
+        let (own, mut off, stale, deadline) = self.own_view(now);
+        let mut worst: Option<(Availability, ObjectKey)> = None;
+        let mut blocked_by: Vec<Blocker> = Vec::new();
+        let mut skipped_for: Option<&ObjectKey> = None;
+        for (dependency, edge) in self.dependencies.iter().zip(&self.edges) {
+            let view = edge.and_then(|id| views.get(id)).and_then(Option::as_ref);
+            match contribution(dependency, view) {
+                Contribution::Nothing => {}
+                Contribution::Skips => skipped_for = skipped_for.or(Some(&dependency.on)),
+                Contribution::Lowers(availability) => {
+                    if worst.as_ref().is_none_or(|(w, _)| availability > *w) {
+                        worst = Some((availability, dependency.on.clone()));
+                    }
+                    match view {
+                        Some(view) => view.blockers_for_dependent(&mut blocked_by),
+                        None => blocked_by.push(missing(dependency)),
+                    }
+                }
+            }
+        }
+        if off.is_none() && skipped_for.is_some() {
+            off = Some(Reason::Skipped);
+        }
+        let (availability, reason, message) = match (&worst, skipped_for) {
+            (_, Some(on)) if off == Some(Reason::Skipped) => {
+                (own.availability, Reason::Skipped, format!("{}/{} is off", on.namespace, on.name))
+            }
+            (Some((availability, on)), _) if *availability > own.availability && off.is_none() => {
+                (*availability, Reason::DependencyUnavailable, format!("{}/{} is not usable", on.namespace, on.name))
+            }
+            _ => (own.availability, own.reason, own.message.clone()),
+        };
+        let stale_since = self.recorded.as_ref().filter(|_| stale).map(|r| r.since);
+        let old = self.old_view(views);
+        let since = match old {
+            Some(old) if old.off == off && old.availability == availability => old.since,
+            Some(_) => now.wall,
+            None => stale_since.unwrap_or(self.born),
+        };
+        let view = NodeView {
+            key: self.key.clone(),
+            off,
+            availability,
+            stale,
+            reason,
+            message,
+            since,
+            level: self.level,
+            own,
+            blocked_by,
+            dependencies: self.dependencies.clone(),
+        };
+        (view, deadline)
+    }
+
+    fn old_view<'a>(&self, views: &'a imbl::Vector<Option<Arc<NodeView>>>) -> Option<&'a Arc<NodeView>> {
+        views.get(self.id).and_then(Option::as_ref)
+    }
+
+    /// Own health as it counts now: `(own, off, stale, deadline)`.
+    fn own_view(&self, now: Now) -> (OwnView, Option<Reason>, bool, Option<u64>) {
+        let four =
+            |reason, message: &str| OwnView { availability: Availability::TemporarilyUnavailable, reason, message: message.to_owned() };
+        let remembered = self.recorded.as_ref().filter(|r| r.until_ms > now.mono_ms);
+        match (&self.own, remembered) {
+            (Own::Off(reason), _) => (
+                OwnView { availability: Availability::Available, reason: *reason, message: "off by configuration".to_owned() },
+                Some(*reason),
+                false,
+                None,
+            ),
+            (Own::Seen { availability, reason, message }, _) => {
+                (OwnView { availability: *availability, reason: *reason, message: message.clone() }, None, false, None)
+            }
+            (Own::Pending | Own::Unseen { .. }, Some(recorded)) => {
+                let message = match &self.own {
+                    Own::Unseen { message, .. } => format!("last known: {message}"),
+                    _ => "last known: not observed since the start".to_owned(),
+                };
+                (OwnView { availability: recorded.availability, reason: recorded.reason, message }, None, true, Some(recorded.until_ms))
+            }
+            (Own::Pending, None) if self.recorded.is_some() => (four(Reason::Unknown, "not observed since the start"), None, false, None),
+            (Own::Pending, None) => (four(Reason::Pending, "not observed yet"), None, false, None),
+            (Own::Unseen { reason, message }, None) => (four(*reason, message), None, false, None),
+        }
+    }
+}
+
+fn contribution(dependency: &Dependency, view: Option<&Arc<NodeView>>) -> Contribution {
+    let hard = matches!(dependency.on_down, OnDown::Block | OnDown::Stop);
+    match (view, dependency.on_down) {
+        (Some(view), _) if view.usable() => Contribution::Nothing,
+        (_, OnDown::Ignore) => Contribution::Nothing,
+        (Some(view), _) if view.off.is_some() => {
+            if hard {
+                Contribution::Skips
+            } else {
+                Contribution::Nothing
+            }
+        }
+        (_, OnDown::Degrade) => Contribution::Lowers(Availability::PartiallyAvailable),
+        (_, OnDown::Block | OnDown::Stop) => Contribution::Lowers(Availability::TemporarilyUnavailable),
+    }
+}
+
+fn missing(dependency: &Dependency) -> Blocker {
+    Blocker {
+        key: dependency.on.clone(),
+        availability: Availability::TemporarilyUnavailable,
+        reason: Reason::Pending,
+        path: vec![dependency.on.clone()],
+    }
+}

@@ -1,0 +1,122 @@
+//! What can be put right on a container that stays: its networks, its limits, its restart policy.
+
+use std::sync::Arc;
+
+use qm_api::name::Name;
+
+use super::Planner;
+use crate::desired::{DesiredAttachment, EngineResources, engine_name, restart_policy};
+use crate::leaf::engine_resources;
+use crate::observed::{Attachment, Container, Network};
+use crate::plan::Plan;
+use crate::step::{Action, Cause, ContainerRef, Join, Step, Wait};
+
+pub(super) fn join(planner: &Planner<'_>, wanted: &DesiredAttachment, network: Option<&Arc<Network>>) -> Join {
+    Join {
+        network_id: network.map(|n| n.id.clone()).unwrap_or_default(),
+        network_name: network.map_or_else(|| engine_name(&planner.desired.key.namespace, &wanted.network).into(), |n| n.name.clone()),
+        aliases: wanted.aliases.clone(),
+        ipv4: wanted.ipv4.clone(),
+    }
+}
+
+/// Plans the attachments of a container; gives the indices of steps that must come before its start.
+pub(super) fn plan_networks(planner: &Planner<'_>, slot: u32, container: &Container, plan: &mut Plan) -> Vec<usize> {
+    let mut steps = Vec::new();
+    let mut wanted_names: Vec<Name> = Vec::new();
+    for wanted in &planner.spec.networks {
+        let network = planner.ctx.view.networks.get(&wanted.network).and_then(Option::as_ref);
+        let target = join(planner, wanted, network);
+        wanted_names.push(target.network_name.clone());
+        let found = container.networks.get(&target.network_name);
+        let Some(network) = network else {
+            let action = Action::Connect { container: ContainerRef::Id(container.id.clone()), join: target };
+            let step = planner.step(slot, action, Cause::Joins { network: wanted.network.to_string() });
+            steps.push(plan.push(Step { waits: vec![Wait::Network { name: wanted.network.clone() }], ..step }));
+            continue;
+        };
+        let Some(difference) = attachment_difference(planner, wanted, network, found) else { continue };
+        let mut after = Vec::new();
+        if found.is_some() {
+            // The engine finds the attachment of a network that is gone by its name only.
+            let action = Action::Disconnect { container: container.id.clone(), network: target.network_name.clone() };
+            after.push(plan.push(planner.step(slot, action, difference.clone())));
+        }
+        let action = Action::Connect { container: ContainerRef::Id(container.id.clone()), join: target };
+        steps.push(plan.push(Step { after, ..planner.step(slot, action, difference) }));
+    }
+    for name in container.networks.keys().filter(|name| !wanted_names.contains(name)) {
+        let cause = match planner.difference("networks", name.to_string(), "not joined".to_owned()) {
+            Cause::Changed { .. } => Cause::Leaves { network: name.to_string() },
+            drift => drift,
+        };
+        let action = Action::Disconnect { container: container.id.clone(), network: name.clone() };
+        steps.push(plan.push(planner.step(slot, action, cause)));
+    }
+    steps
+}
+
+fn attachment_difference(
+    planner: &Planner<'_>,
+    wanted: &DesiredAttachment,
+    network: &Network,
+    found: Option<&Attachment>,
+) -> Option<Cause> {
+    let name = &wanted.network;
+    let Some(found) = found else {
+        return Some(match planner.difference("networks", "not joined".to_owned(), name.to_string()) {
+            Cause::Changed { .. } => Cause::Joins { network: name.to_string() },
+            drift => drift,
+        });
+    };
+    // A container that was never started knows the network by the name it was given.
+    if !found.network_id.is_empty() && found.network_id != network.id {
+        return Some(planner.difference("networks", format!("an older {name}"), name.to_string()));
+    }
+    if let Some(missing) = wanted.aliases.iter().find(|alias| !found.aliases.contains(alias)) {
+        return Some(planner.difference("aliases", format!("without {missing}"), wanted.aliases.join(", ")));
+    }
+    if wanted.ipv4.is_some() && wanted.ipv4 != found.fixed_ipv4 {
+        let text = |ip: &Option<String>| ip.clone().unwrap_or_else(|| "none".to_owned());
+        return Some(planner.difference("ipv4", text(&found.fixed_ipv4), text(&wanted.ipv4)));
+    }
+    None
+}
+
+/// Plans limits and restart policy; gives the indices of steps that must come before its start.
+pub(super) fn plan_resources(planner: &Planner<'_>, slot: u32, container: &Container, plan: &mut Plan) -> Vec<usize> {
+    let wanted = engine_resources(planner.spec);
+    let policy = restart_policy(planner.spec);
+    let found = container.resources;
+    let cause = resource_difference(&found, &wanted).map(|(field, found, wanted)| planner.difference(field, found, wanted)).or_else(|| {
+        (container.restart_policy != policy).then(|| planner.difference("restart", container.restart_policy.to_string(), policy.to_owned()))
+    });
+    let Some(cause) = cause else { return Vec::new() };
+    let action = Action::Update { container: container.id.clone(), resources: wanted, restart_policy: policy.to_owned() };
+    vec![plan.push(planner.step(slot, action, cause))]
+}
+
+fn resource_difference(found: &EngineResources, wanted: &EngineResources) -> Option<(&'static str, String, String)> {
+    let fields: [(&'static str, i64, i64); 5] = [
+        ("cpus", found.nano_cpus, wanted.nano_cpus),
+        ("memory", found.memory_bytes, wanted.memory_bytes),
+        ("reservations.memory", found.memory_reservation_bytes, wanted.memory_reservation_bytes),
+        ("pids", found.pids, wanted.pids),
+        ("reservations.cpus", found.cpu_shares, wanted.cpu_shares),
+    ];
+    let text = |value: i64| if value == 0 { "unlimited".to_owned() } else { value.to_string() };
+    fields.into_iter().find(|(_, found, wanted)| found != wanted).map(|(field, found, wanted)| (field, text(found), text(wanted)))
+}
+
+/// Docker can lower and raise the limits of memory and processors in place, but not lift them: that takes a new container.
+/// Seen with API 1.41: `Memory: -1` is refused, `NanoCpus: 0` means "no change".
+pub(super) fn has_limit_to_lift(planner: &Planner<'_>, container: &Container) -> bool {
+    let (found, wanted) = (container.resources, engine_resources(planner.spec));
+    (wanted.memory_bytes == 0 && found.memory_bytes > 0) || (wanted.nano_cpus == 0 && found.nano_cpus > 0)
+}
+
+pub(super) fn lifted_limit(planner: &Planner<'_>, container: &Container) -> Cause {
+    let (field, found, wanted) = resource_difference(&container.resources, &engine_resources(planner.spec))
+        .unwrap_or_else(|| ("image", container.image_id.to_string(), "the pinned one".to_owned()));
+    planner.difference(field, found, wanted)
+}

@@ -1,0 +1,241 @@
+//! The planner of MiniService: containers in numbered slots, each slot on its own, replicas rolled a few at a time.
+//!
+//! Everything is decided from what is observed now; nothing is remembered between two passes. That is what makes a crash anywhere
+//! safe: the next pass sees the half-done work and goes on from there. Start at [`plan_service`].
+
+mod drift;
+mod slot;
+mod target;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use qm_api::conditions::Reason;
+use qm_api::graph::Dependency;
+use qm_api::meta::ObjectKey;
+use qm_api::name::Name;
+use qm_api::spec::edge::Start;
+use qm_api::time::Timestamp;
+
+use crate::desired::{DesiredContainer, DesiredService, Form};
+use crate::observed::{Container, Gap, Image, RunState, ServiceView};
+use crate::plan::{Finding, Plan, Revision};
+use crate::step::{Action, Cause, Step, Wait};
+
+/// How a dependency stands, as far as the start of its dependent is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// It may be used now.
+    pub usable: bool,
+    /// It is known to need a change.
+    pub bad: bool,
+}
+
+/// A restart that is to be outlived: containers by id with the start time they had when it was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PendingRestart {
+    /// Who asked.
+    pub actor: String,
+    /// In their words.
+    pub reason: String,
+    /// What must be outlived.
+    pub containers: BTreeMap<Name, Option<Timestamp>>,
+}
+
+/// Everything besides the manifest that a plan depends on.
+#[derive(Clone, Debug)]
+pub struct Context<'a> {
+    /// The wall clock.
+    pub now: Timestamp,
+    /// Which Quaymaster.
+    pub instance: &'a Name,
+    /// What was observed.
+    pub view: &'a ServiceView,
+    /// How each node that it depends on stands; a missing one is not usable.
+    pub gates: &'a BTreeMap<ObjectKey, Gate>,
+    /// Recorded revisions, newest first.
+    pub revisions: &'a [Revision],
+    /// What is known of the image of the newest revision, by id.
+    pub pinned_image: Option<&'a Image>,
+    /// The generation that was last recorded as done; a difference from an older one is a change, not drift.
+    pub settled_generation: u64,
+    /// The generation for which an image was pulled by this process.
+    pub pulled_generation: Option<u64>,
+    /// The engine's default logging driver is json-file, which never rotates by itself.
+    pub default_log_grows: bool,
+    /// Who suspended it, in words.
+    pub suspended: Option<String>,
+    /// A restart that somebody asked for.
+    pub restart: Option<&'a PendingRestart>,
+    /// Starts are held back.
+    pub brake: Option<Wait>,
+    /// Mini services that depend on this one and are still being taken down.
+    pub dependents_leaving: Vec<ObjectKey>,
+}
+
+/// Plans one mini service.
+pub fn plan_service(desired: &DesiredService, ctx: &Context<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let Form::Container(spec) = &desired.form else {
+        plan.finalized = desired.deleting && ctx.view.containers.is_empty();
+        return plan;
+    };
+    for gap in &ctx.view.gaps {
+        let what = match gap {
+            Gap::Engine { message, .. } => format!("the engine cannot be observed: {message}"),
+            Gap::Thing { id, message } => format!("{id} cannot be observed: {message}"),
+        };
+        plan.findings.push(Finding { object: desired.key.clone(), reason: Reason::EngineUnreachable, message: what, stalls: false });
+    }
+    if !ctx.view.gaps.is_empty() {
+        return plan;
+    }
+    let planner = Planner { desired, spec, ctx };
+    if desired.wanted_replicas() == 0 {
+        planner.take_down(&mut plan);
+    } else if let Some(project) = &ctx.view.foreign_project {
+        plan.findings.push(planner.finding(
+            Reason::NamespaceInUse,
+            format!("the project `{project}` of another tool runs under this namespace's name: choose another namespace, or stop it"),
+            true,
+        ));
+    } else {
+        planner.bring_up(&mut plan);
+    }
+    if let Some(by) = &ctx.suspended {
+        plan.steps.iter_mut().for_each(|step| step.waits.push(Wait::Suspended { by: by.clone() }));
+        plan.finalized = false;
+    }
+    plan
+}
+
+struct Planner<'a> {
+    desired: &'a DesiredService,
+    spec: &'a DesiredContainer,
+    ctx: &'a Context<'a>,
+}
+
+impl Planner<'_> {
+    fn finding(&self, reason: Reason, message: String, stalls: bool) -> Finding {
+        Finding { object: self.desired.key.clone(), reason, message, stalls }
+    }
+
+    fn step(&self, slot: u32, action: Action, cause: Cause) -> Step {
+        Step { action, object: self.desired.key.clone(), slot, cause, waits: Vec::new(), after: Vec::new(), needs_approval: false }
+    }
+
+    fn grace_seconds(&self) -> i64 {
+        self.spec.stop_grace_ms.div_ceil(1_000) as i64
+    }
+
+    /// Nothing is wanted: stop and remove every container, after those who depend on us are gone.
+    fn take_down(&self, plan: &mut Plan) {
+        let cause = match self.desired.off {
+            _ if self.desired.deleting => Cause::Deleted,
+            Some(reason) => Cause::Off { reason },
+            None => Cause::ScaledDown,
+        };
+        let waits: Vec<Wait> = if self.desired.deleting {
+            self.ctx.dependents_leaving.iter().map(|who| Wait::Gone { who: who.clone() }).collect()
+        } else {
+            Vec::new()
+        };
+        for container in &self.ctx.view.containers {
+            self.remove(plan, container, cause.clone(), waits.clone(), Vec::new());
+        }
+        plan.finalized = self.desired.deleting && self.ctx.view.containers.is_empty();
+    }
+
+    /// Stops (where it runs) and removes a container; gives the index of the last step.
+    fn remove(&self, plan: &mut Plan, container: &Container, cause: Cause, waits: Vec<Wait>, after: Vec<usize>) -> Option<usize> {
+        let slot = container.stamp.as_ref().map_or(0, |s| s.slot);
+        if container.state == RunState::Removing {
+            return None;
+        }
+        let mut before = after;
+        if matches!(container.state, RunState::Running | RunState::Restarting | RunState::Paused) {
+            let action = Action::Stop { container: container.id.clone(), grace_seconds: self.grace_seconds() };
+            before = vec![plan.push(Step { waits: waits.clone(), after: before, ..self.step(slot, action, cause.clone()) })];
+        }
+        let action = Action::RemoveContainer { container: container.id.clone() };
+        Some(plan.push(Step { waits, after: before, ..self.step(slot, action, cause) }))
+    }
+
+    fn bring_up(&self, plan: &mut Plan) {
+        let target = match target::resolve(self, plan) {
+            Some(target) => target,
+            None => return,
+        };
+        let wanted = self.desired.wanted_replicas();
+        let mut slots: BTreeMap<u32, Vec<&Container>> = (1..=wanted).map(|slot| (slot, Vec::new())).collect();
+        for container in &self.ctx.view.containers {
+            let slot = container.stamp.as_ref().map_or(0, |s| s.slot);
+            match slots.get_mut(&slot) {
+                Some(list) => list.push(container),
+                None => {
+                    let cause = if slot == 0 { Cause::Superseded } else { Cause::ScaledDown };
+                    self.remove(plan, container, cause, Vec::new(), Vec::new());
+                }
+            }
+        }
+        slot::plan_slots(self, &target, slots, plan);
+        self.report_unnamed_volumes(plan);
+    }
+
+    fn report_unnamed_volumes(&self, plan: &mut Plan) {
+        let Some(Image::Present { volumes, .. }) = &self.ctx.view.image else { return };
+        for path in
+            volumes.iter().filter(|path| !self.spec.mounts.iter().any(|m| m.target.trim_end_matches('/') == path.trim_end_matches('/')))
+        {
+            plan.findings.push(self.finding(
+                Reason::AsWanted,
+                format!("the image declares the volume {path}: give it a name under `volumes`, or its data is hard to find again"),
+                false,
+            ));
+        }
+    }
+
+    /// What the start of a container that has waited since `since` must wait for.
+    fn start_waits(&self, since: Option<Timestamp>) -> Vec<Wait> {
+        let mut waits: Vec<Wait> = self.desired.dependencies.iter().filter_map(|d| self.gate(d, since)).collect();
+        waits.extend(self.ctx.brake.clone());
+        waits
+    }
+
+    fn gate(&self, dependency: &Dependency, since: Option<Timestamp>) -> Option<Wait> {
+        let gate = self.ctx.gates.get(&dependency.on).copied().unwrap_or(Gate { usable: false, bad: false });
+        match dependency.start {
+            _ if gate.usable => None,
+            Start::Skip => None,
+            Start::Wait => Some(Wait::Usable { on: dependency.on.clone() }),
+            Start::Try if gate.bad => None,
+            Start::Try => {
+                let until = since.map(|since| since.plus_millis(dependency.start_timeout_ms as i64));
+                match until {
+                    Some(until) if until <= self.ctx.now => None,
+                    until => Some(Wait::Tried { on: dependency.on.clone(), until }),
+                }
+            }
+        }
+    }
+
+    fn canonical_name(&self, slot: u32) -> String {
+        format!("{}-{}-{slot}", self.desired.key.namespace, self.desired.key.name)
+    }
+
+    /// A difference found on a generation that was settled before is drift; on a new one it is the manifest's change.
+    fn difference(&self, field: &str, found: String, wanted: String) -> Cause {
+        if self.ctx.settled_generation >= self.desired.generation {
+            Cause::Drift { field: field.to_owned(), found, wanted }
+        } else {
+            Cause::Changed { field: field.to_owned(), found, wanted }
+        }
+    }
+
+    /// Containers of this service were seen or recorded before: a slot without one lost it.
+    fn was_settled(&self) -> bool {
+        self.ctx.settled_generation > 0
+    }
+}
+
+/// Volumes of a plan that are already being made, so that two slots do not make one twice.
+type VolumesMade = BTreeSet<String>;

@@ -1,0 +1,391 @@
+//! One slot: which of its containers stays, which goes, and the chain of steps from here to there.
+
+use std::collections::BTreeMap;
+
+use qm_api::conditions::Reason;
+use qm_api::name::Name;
+
+use super::target::Target;
+use super::{Planner, VolumesMade, drift};
+use crate::desired::{DesiredMount, MountSource, restart_policy};
+use crate::leaf::engine_resources;
+use crate::observed::{Container, RunState};
+use crate::own::is_healthy;
+use crate::plan::Plan;
+use crate::stamp::Stamp;
+use crate::step::{Action, Body, Cause, ContainerRef, FileWrite, ImageRef, Join, Step, Wait};
+
+/// The containers of one slot, sorted into the one that stays and the ones that go.
+struct Slot<'a> {
+    number: u32,
+    keep: Option<&'a Container>,
+    outdated: Vec<&'a Container>,
+}
+
+pub(super) fn plan_slots(planner: &Planner<'_>, target: &Target, slots: BTreeMap<u32, Vec<&Container>>, plan: &mut Plan) {
+    let mut volumes = VolumesMade::new();
+    let slots: Vec<Slot<'_>> = slots
+        .into_iter()
+        .map(|(number, containers)| {
+            let (current, outdated): (Vec<_>, Vec<_>) = containers.into_iter().partition(|c| is_current(planner, target, c));
+            let mut current = current;
+            current.sort_by_key(|c| (advancement(c), c.created_at, c.id.clone()));
+            let keep = current.first().copied();
+            for extra in current.iter().skip(1) {
+                planner.remove(plan, extra, Cause::Superseded, Vec::new(), Vec::new());
+            }
+            Slot { number, keep, outdated }
+        })
+        .collect();
+    let mut free = planner.spec.parallelism as usize;
+    let in_flight: Vec<u32> = slots.iter().filter(|s| is_in_flight(planner, s)).map(|s| s.number).collect();
+    free = free.saturating_sub(in_flight.len());
+    for slot in &slots {
+        // Only taking a healthy container down costs availability, so only that is rationed.
+        let costs = slot.keep.is_none_or(|k| k.state == RunState::Created) && slot.outdated.iter().any(|c| healthy(planner, c));
+        let rationed = if costs && free == 0 {
+            Some(Wait::Replicas { slots: in_flight.clone() })
+        } else {
+            if costs {
+                free -= 1;
+            }
+            None
+        };
+        plan_slot(planner, target, slot, rationed, &mut volumes, plan);
+    }
+}
+
+fn healthy(planner: &Planner<'_>, container: &Container) -> bool {
+    is_healthy(planner.spec, container, planner.ctx.view.health.get(&container.id))
+}
+
+/// A slot in the middle of a replacement: its new container was started and is not healthy yet.
+fn is_in_flight(planner: &Planner<'_>, slot: &Slot<'_>) -> bool {
+    slot.keep.is_some_and(|k| k.state != RunState::Created && !healthy(planner, k))
+        || (slot.keep.is_some_and(|k| k.state == RunState::Created)
+            && !slot.outdated.is_empty()
+            && !slot.outdated.iter().any(|c| healthy(planner, c)))
+}
+
+fn is_current(planner: &Planner<'_>, target: &Target, container: &Container) -> bool {
+    // Until the image is known nothing can be called outdated.
+    target.pull.is_some()
+        || container.image_id == target.image_id
+            && container.stamp.as_ref().is_some_and(|s| s.spec_hash == target.hash.as_str())
+            && !drift::has_limit_to_lift(planner, container)
+}
+
+fn advancement(container: &Container) -> u8 {
+    match container.state {
+        RunState::Running => 0,
+        RunState::Restarting => 1,
+        RunState::Paused => 2,
+        RunState::Exited => 3,
+        RunState::Created => 4,
+        RunState::Dead | RunState::Removing => 5,
+    }
+}
+
+fn plan_slot(planner: &Planner<'_>, target: &Target, slot: &Slot<'_>, rationed: Option<Wait>, volumes: &mut VolumesMade, plan: &mut Plan) {
+    match slot.keep {
+        Some(keep) if matches!(keep.state, RunState::Removing) => {
+            // Its name and its place are free in a moment; the engine's event brings us back.
+        }
+        Some(keep) if keep.state == RunState::Dead => {
+            planner.remove(plan, keep, Cause::Missing, Vec::new(), Vec::new());
+        }
+        Some(keep) => keep_container(planner, slot, keep, rationed, plan),
+        None => make_container(planner, target, slot, rationed, volumes, plan),
+    }
+}
+
+/// The slot has its container: put right what differs, start it, and take the old ones away.
+fn keep_container(planner: &Planner<'_>, slot: &Slot<'_>, keep: &Container, rationed: Option<Wait>, plan: &mut Plan) {
+    let mut before = drift::plan_networks(planner, slot.number, keep, plan);
+    before.extend(drift::plan_resources(planner, slot.number, keep, plan));
+    let mut old_gone: Vec<usize> = Vec::new();
+    if should_start(planner, keep) {
+        let mut waits = planner.start_waits(Some(keep.finished_at.unwrap_or(keep.created_at)));
+        waits.extend(rationed);
+        if keep.state == RunState::Created && !planner.spec.files.is_empty() {
+            let write = write_files(planner, slot.number, ContainerRef::Id(keep.id.clone()), new_or_missing(planner));
+            before = vec![plan.push(Step { waits: waits.clone(), after: before, ..write })];
+        }
+        // Taking the old one down waits for all that the new one waits for: no gap that could be avoided.
+        for old in &slot.outdated {
+            if let Some(stop) = stop(planner, slot.number, old, waits.clone(), plan) {
+                before.push(stop);
+            }
+        }
+        let cause = if keep.state == RunState::Created {
+            slot.outdated.first().map_or_else(|| new_or_missing(planner), |old| revision_cause(planner, old, keep_revision(keep)))
+        } else {
+            Cause::NotRunning { state: keep.state.word().to_owned() }
+        };
+        let start = planner.step(slot.number, Action::Start { container: ContainerRef::Id(keep.id.clone()) }, cause);
+        let start = plan.push(Step { waits, after: before, ..start });
+        old_gone.push(start);
+    } else if keep.state == RunState::Paused {
+        let cause = planner.difference("state", "paused".to_owned(), "running".to_owned());
+        plan.push(planner.step(slot.number, Action::Unpause { container: keep.id.clone() }, cause));
+    } else {
+        restart(planner, slot.number, keep, plan);
+    }
+    let mut renamed_after = Vec::new();
+    for old in &slot.outdated {
+        renamed_after.extend(planner.remove(plan, old, Cause::Superseded, Vec::new(), old_gone.clone()));
+    }
+    rename(planner, slot, keep, renamed_after, plan);
+}
+
+fn keep_revision(keep: &Container) -> u64 {
+    keep.stamp.as_ref().map_or(0, |s| s.revision)
+}
+
+fn rename(planner: &Planner<'_>, slot: &Slot<'_>, keep: &Container, after: Vec<usize>, plan: &mut Plan) {
+    let wanted = planner.canonical_name(slot.number);
+    if keep.name == wanted.as_str() {
+        return;
+    }
+    if let Some(holder) = planner.ctx.view.names_taken.get(wanted.as_str()) {
+        plan.findings.push(planner.finding(
+            Reason::NameConflict,
+            format!("the name {wanted} belongs to the container {holder} that is not ours: rename or remove it"),
+            false,
+        ));
+        return;
+    }
+    let is_newcomer = keep.name.starts_with(&format!("{wanted}-r"));
+    let cause = if is_newcomer { Cause::Superseded } else { planner.difference("name", keep.name.to_string(), wanted.clone()) };
+    let step = planner.step(slot.number, Action::Rename { container: keep.id.clone(), to: wanted }, cause);
+    plan.push(Step { after, ..step });
+}
+
+/// Whether a container that does not run should be started. The restart policy decides about one that ended by itself.
+fn should_start(planner: &Planner<'_>, container: &Container) -> bool {
+    use qm_api::spec::container::Restart;
+    match (container.state, planner.spec.restart) {
+        (RunState::Created, _) => true,
+        (RunState::Exited, Restart::Always) => true,
+        (RunState::Exited, Restart::OnFailure) => container.exit_code != 0,
+        _ => false,
+    }
+}
+
+fn restart(planner: &Planner<'_>, slot: u32, container: &Container, plan: &mut Plan) {
+    let Some(request) = planner.ctx.restart else { return };
+    if request.containers.get(&container.id) != Some(&container.started_at) || container.state != RunState::Running {
+        return;
+    }
+    let cause = Cause::Asked { actor: request.actor.clone(), reason: request.reason.clone() };
+    let action = Action::Restart { container: container.id.clone(), grace_seconds: planner.grace_seconds() };
+    let mut step = planner.step(slot, action, cause);
+    // One replica after the other: the next waits until all others are healthy.
+    let unhealthy: Vec<u32> = planner
+        .ctx
+        .view
+        .containers
+        .iter()
+        .filter(|c| c.id != container.id && !healthy(planner, c))
+        .filter_map(|c| c.stamp.as_ref().map(|s| s.slot))
+        .collect();
+    let earlier = plan.steps.iter().any(|s| matches!(s.action, Action::Restart { .. }));
+    if !unhealthy.is_empty() {
+        step.waits.push(Wait::Replicas { slots: unhealthy });
+    } else if earlier {
+        let slots = plan.steps.iter().filter(|s| matches!(s.action, Action::Restart { .. })).map(|s| s.slot).collect();
+        step.waits.push(Wait::Replicas { slots });
+    }
+    plan.push(step);
+}
+
+/// The slot has no container of the wanted revision: make one, then let it take over.
+fn make_container(
+    planner: &Planner<'_>,
+    target: &Target,
+    slot: &Slot<'_>,
+    rationed: Option<Wait>,
+    volumes: &mut VolumesMade,
+    plan: &mut Plan,
+) {
+    let number = slot.number;
+    let canonical = planner.canonical_name(number);
+    let name = if slot.outdated.is_empty() { canonical } else { format!("{canonical}-r{}", target.number) };
+    if let Some(holder) = planner.ctx.view.names_taken.get(name.as_str()) {
+        plan.findings.push(planner.finding(
+            Reason::NameConflict,
+            format!("the name {name} belongs to the container {holder} that is not ours: rename or remove it"),
+            true,
+        ));
+        return;
+    }
+    let cause = slot.outdated.first().map_or_else(|| new_or_missing(planner), |old| revision_cause(planner, old, target.number));
+    let mut before: Vec<usize> = target.pull.into_iter().collect();
+    let (mut create_waits, joins) = joins(planner);
+    before.extend(create_volumes(planner, volumes, plan));
+    let image = if target.pull.is_some() { ImageRef::AfterPull } else { ImageRef::Id(target.image_id.clone()) };
+    let body = body(planner, target, number, &slot.outdated, joins.first().cloned());
+    create_waits.extend(planner.ctx.brake.clone());
+    let create = planner.step(number, Action::CreateContainer { name, image, body: Box::new(body) }, cause.clone());
+    let create = plan.push(Step { waits: create_waits.clone(), after: before, ..create });
+    let made = || ContainerRef::Made(create);
+    let mut before = vec![create];
+    for join in joins.into_iter().skip(1) {
+        let action = Action::Connect { container: made(), join };
+        before.push(plan.push(Step { waits: create_waits.clone(), after: vec![create], ..planner.step(number, action, cause.clone()) }));
+    }
+    let mut waits = planner.start_waits(Some(planner.ctx.now));
+    waits.extend(rationed);
+    if !planner.spec.files.is_empty() {
+        let write = write_files(planner, number, made(), cause.clone());
+        before.push(plan.push(Step { waits: waits.clone(), after: vec![create], ..write }));
+    }
+    for old in &slot.outdated {
+        before.extend(stop(planner, number, old, waits.clone(), plan));
+    }
+    let start = planner.step(number, Action::Start { container: made() }, cause);
+    let start = plan.push(Step { waits, after: before, ..start });
+    for old in &slot.outdated {
+        let action = Action::RemoveContainer { container: old.id.clone() };
+        plan.push(Step { after: vec![start], ..planner.step(number, action, Cause::Superseded) });
+    }
+}
+
+fn new_or_missing(planner: &Planner<'_>) -> Cause {
+    if planner.was_settled() { Cause::Missing } else { Cause::New }
+}
+
+fn revision_cause(planner: &Planner<'_>, old: &Container, to: u64) -> Cause {
+    let from = keep_revision(old);
+    if from == to {
+        return drift::lifted_limit(planner, old);
+    }
+    let recorded = |number: u64| planner.ctx.revisions.iter().find(|r| r.number == number);
+    let fields = match (recorded(from), recorded(to)) {
+        (Some(a), Some(b)) => changed_fields(&a.values, &b.values),
+        _ => Vec::new(),
+    };
+    Cause::Revision { from, to, fields }
+}
+
+fn changed_fields(a: &serde_json::Value, b: &serde_json::Value) -> Vec<String> {
+    let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { return Vec::new() };
+    let mut fields: Vec<String> = a.keys().chain(b.keys()).filter(|k| a.get(*k) != b.get(*k)).cloned().collect();
+    fields.sort();
+    fields.dedup();
+    fields
+}
+
+fn stop(planner: &Planner<'_>, slot: u32, old: &Container, waits: Vec<Wait>, plan: &mut Plan) -> Option<usize> {
+    if !matches!(old.state, RunState::Running | RunState::Restarting | RunState::Paused) {
+        return None;
+    }
+    let action = Action::Stop { container: old.id.clone(), grace_seconds: planner.grace_seconds() };
+    Some(plan.push(Step { waits, ..planner.step(slot, action, Cause::Superseded) }))
+}
+
+fn write_files(planner: &Planner<'_>, slot: u32, container: ContainerRef, cause: Cause) -> Step {
+    let files = planner
+        .spec
+        .files
+        .iter()
+        .map(|f| FileWrite { target: f.target.clone(), mode: f.mode, digest: f.digest.clone(), content: f.content.clone() })
+        .collect();
+    planner.step(slot, Action::WriteFiles { container, files }, cause)
+}
+
+fn create_volumes(planner: &Planner<'_>, made: &mut VolumesMade, plan: &mut Plan) -> Vec<usize> {
+    let mut steps = Vec::new();
+    for mount in &planner.spec.mounts {
+        let MountSource::Volume(name) = &mount.source else { continue };
+        if planner.ctx.view.volumes.get(name) == Some(&false) && made.insert(name.clone()) {
+            let stamp = Stamp {
+                instance: planner.ctx.instance.clone(),
+                owner: planner.desired.key.clone(),
+                uid: planner.desired.uid.clone(),
+                spec_hash: Name::default(),
+                revision: 0,
+                slot: 0,
+                image: Name::default(),
+            };
+            let action = Action::CreateVolume { name: name.clone(), labels: stamp.labels(planner.desired.generation) };
+            steps.push(plan.push(planner.step(0, action, Cause::New)));
+        }
+    }
+    steps
+}
+
+/// How a new container joins its networks, and what making it must wait for.
+fn joins(planner: &Planner<'_>) -> (Vec<Wait>, Vec<Join>) {
+    let mut waits = Vec::new();
+    let joins = planner
+        .spec
+        .networks
+        .iter()
+        .map(|wanted| {
+            let network = planner.ctx.view.networks.get(&wanted.network).and_then(Option::as_ref);
+            if network.is_none() {
+                waits.push(Wait::Network { name: wanted.network.clone() });
+            }
+            drift::join(planner, wanted, network)
+        })
+        .collect();
+    (waits, joins)
+}
+
+/// The resolved create body of one slot. Volumes without a name that an old container of the slot has are carried along.
+pub(super) fn body(planner: &Planner<'_>, target: &Target, slot: u32, old: &[&Container], network: Option<Join>) -> Body {
+    let (spec, desired) = (planner.spec, planner.desired);
+    let stamp = Stamp {
+        instance: planner.ctx.instance.clone(),
+        owner: desired.key.clone(),
+        uid: desired.uid.clone(),
+        spec_hash: target.hash.as_str().into(),
+        revision: target.number,
+        slot,
+        image: spec.image.as_str().into(),
+    };
+    let mut labels = spec.labels.clone();
+    labels.extend(stamp.labels(desired.generation));
+    Body {
+        image: target.image.clone(),
+        entrypoint: spec.entrypoint.clone(),
+        command: spec.command.clone(),
+        env: spec.env.iter().map(|(k, v)| format!("{k}={v}")).collect(),
+        user: spec.user.clone(),
+        working_dir: spec.working_dir.clone(),
+        labels,
+        ports: spec.ports.clone(),
+        mounts: mounts(planner, old),
+        resources: engine_resources(spec),
+        restart_policy: restart_policy(spec).to_owned(),
+        cap_add: spec.cap_add.clone(),
+        cap_drop: spec.cap_drop.clone(),
+        read_only: spec.read_only,
+        init: spec.init,
+        stop_signal: spec.stop_signal.clone(),
+        stop_timeout_seconds: planner.grace_seconds(),
+        extra_hosts: spec.extra_hosts.iter().map(|(host, ip)| format!("{host}:{ip}")).collect(),
+        dns: spec.dns.clone(),
+        sysctls: spec.sysctls.clone(),
+        ulimits: spec.ulimits.iter().map(|(name, u)| (name.clone(), u.soft, u.hard)).collect(),
+        logging: spec.logging.clone().or_else(|| planner.ctx.default_log_grows.then(rotating_log)),
+        network,
+    }
+}
+
+fn rotating_log() -> (String, BTreeMap<String, String>) {
+    let options = [("max-size", "10m"), ("max-file", "3")];
+    ("json-file".to_owned(), options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+}
+
+fn mounts(planner: &Planner<'_>, old: &[&Container]) -> Vec<DesiredMount> {
+    let mut mounts = planner.spec.mounts.clone();
+    let newest = old.iter().max_by_key(|c| (c.created_at, c.id.clone()));
+    for (target, volume) in newest.iter().flat_map(|c| c.anonymous_volumes.iter()) {
+        if !mounts.iter().any(|m| m.target.trim_end_matches('/') == target.trim_end_matches('/')) {
+            mounts.push(DesiredMount { target: target.clone(), source: MountSource::Volume(volume.clone()), read_only: false });
+        }
+    }
+    mounts
+}
