@@ -45,7 +45,15 @@ struct Stamp([i64; 7]);
 
 impl Stamp {
     fn of(meta: &Metadata) -> Self {
-        Self([meta.dev().cast_signed(), meta.ino().cast_signed(), meta.size().cast_signed(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()])
+        Self([
+            meta.dev().cast_signed(),
+            meta.ino().cast_signed(),
+            meta.size().cast_signed(),
+            meta.mtime(),
+            meta.mtime_nsec(),
+            meta.ctime(),
+            meta.ctime_nsec(),
+        ])
     }
 }
 
@@ -155,7 +163,8 @@ impl Looker {
                 seen.insert(key, found);
             }
         }
-        let new_manifests = seen.iter().filter(|(key, seen)| key.slot == Slot::Manifest && !matches!(seen, Seen::Absent) && !settler.knows(key)).count();
+        let new_manifests =
+            seen.iter().filter(|(key, seen)| key.slot == Slot::Manifest && !matches!(seen, Seen::Absent) && !settler.knows(key)).count();
         let manifests = self.known.keys().filter(|key| key.slot == Slot::Manifest).count();
         (new_manifests == 0 || manifests <= self.options.max_files).then_some(Scan::Part { seen })
     }
@@ -180,7 +189,8 @@ impl Looker {
             let is_new = matches!(happened, Happened::Created | Happened::Arrived | Happened::FolderMade);
             let visible = !name.is_empty() && !is_hidden(name);
             let meta = if is_new { fs::symlink_metadata(path).ok() } else { None };
-            if was_folder || (visible && meta.as_ref().is_some_and(|meta| meta.is_dir() || (meta.is_symlink() && !is_manifest_name(name)))) {
+            if was_folder || (visible && meta.as_ref().is_some_and(|meta| meta.is_dir() || (meta.is_symlink() && !is_manifest_name(name))))
+            {
                 return Concern::Everything;
             }
             // A symlink or a further hard link is born whole: nobody will close it.
@@ -234,7 +244,8 @@ impl Looker {
         }
         let cannot = |what: &dyn std::fmt::Display| format!("cannot read the folder {}: {what}", self.dir.display());
         let real = self.dir.canonicalize().map_err(|error| cannot(&error))?;
-        let handle = rustix::fs::open(&real, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|error| cannot(&error))?;
+        let handle =
+            rustix::fs::open(&real, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|error| cannot(&error))?;
         let stat = rustix::fs::fstat(&handle).map_err(|error| cannot(&error))?;
         self.root = Some(Root { real, handle, id: (stat.st_dev, stat.st_ino) });
         Ok(())
@@ -267,7 +278,9 @@ impl Looker {
     fn list(&mut self, settler: &Settler, trust: Trust, walk: &mut Walk, folder: (RelPath, PathBuf, Arc<Rules>)) -> Result<(), String> {
         let (path, real, above) = folder;
         self.watch.ensure(&real, true);
-        let listing = fs::read_dir(&real).and_then(|entries| entries.map(|entry| entry.and_then(|e| Ok((e.file_name(), e.file_type()?)))).collect::<Result<BTreeMap<_, _>, _>>());
+        let listing = fs::read_dir(&real).and_then(|entries| {
+            entries.map(|entry| entry.and_then(|e| Ok((e.file_name(), e.file_type()?)))).collect::<Result<BTreeMap<_, _>, _>>()
+        });
         let entries = match listing {
             Ok(entries) => entries,
             Err(error) if path.is_root() => return Err(format!("cannot list the folder {}: {error}", self.dir.display())),
@@ -280,14 +293,18 @@ impl Looker {
         };
         walk.entries += entries.len();
         if walk.entries > self.options.max_files.saturating_mul(100) {
-            return Err(format!("the folder has more than {} entries; ignore some in {IGNORE_FILE}", self.options.max_files.saturating_mul(100)));
+            return Err(format!(
+                "the folder has more than {} entries; ignore some in {IGNORE_FILE}",
+                self.options.max_files.saturating_mul(100)
+            ));
         }
         let rules = self.rules_of(settler, trust, walk, &path, &above);
         self.folders.insert(real.clone(), Folder { path: path.clone(), rules: Arc::clone(&rules) });
         for (name, kind) in entries {
             let Some(text) = name.to_str() else {
                 let bytes = name.as_bytes();
-                if !bytes.starts_with(b".") && (kind.is_dir() || [&b".yaml"[..], b".yml", b".json"].iter().any(|end| bytes.ends_with(end))) {
+                if !bytes.starts_with(b".") && (kind.is_dir() || [&b".yaml"[..], b".yml", b".json"].iter().any(|end| bytes.ends_with(end)))
+                {
                     walk.problems.insert(path.child(&name.to_string_lossy()).to_string(), Problem::NameNotUtf8);
                 }
                 continue;
@@ -303,7 +320,10 @@ impl Looker {
             } else if is_manifest_name(text) {
                 walk.manifests += 1;
                 if walk.manifests > self.options.max_files {
-                    return Err(format!("the folder has more than {} manifests; split it, or ignore some in {IGNORE_FILE}", self.options.max_files));
+                    return Err(format!(
+                        "the folder has more than {} manifests; split it, or ignore some in {IGNORE_FILE}",
+                        self.options.max_files
+                    ));
                 }
                 let key = Key::new(Slot::Manifest, child);
                 let seen = self.examine(&key, trust);

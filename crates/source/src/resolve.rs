@@ -15,7 +15,10 @@ pub(crate) type Hop = (PathBuf, OsString);
 
 pub(crate) enum End {
     /// The real place; its metadata is not a symlink's.
-    Found { real: PathBuf, meta: Metadata },
+    Found {
+        real: PathBuf,
+        meta: Metadata,
+    },
     Missing,
     /// A symlink on the way points at nothing.
     Dangling,

@@ -73,7 +73,9 @@ mod tests {
         for name in ["web.yaml", "web.yml", "web.json", "drill.yaml"] {
             assert!(is_manifest_name(name), "{name}");
         }
-        for name in [".web.yaml", ".#web.yaml", "#web.yaml#", "web.yaml~", ".web.yaml.swp", "4913", "a.drill.yaml", "web.yaml.bak", "README.md"] {
+        for name in
+            [".web.yaml", ".#web.yaml", "#web.yaml#", "web.yaml~", ".web.yaml.swp", "4913", "a.drill.yaml", "web.yaml.bak", "README.md"]
+        {
             assert!(!is_manifest_name(name), "{name}");
         }
     }

@@ -195,7 +195,7 @@ struct Track {
     writer: Writer,
     /// The last sign of change.
     changed: Millis,
-    /// The first sign of change since `good` was right.
+    /// The first sign of change after the last calm.
     since: Millis,
 }
 
@@ -214,9 +214,17 @@ enum Wait {
 enum Root {
     Unseen,
     /// Seen since then; what it holds is not all good yet.
-    Arriving { since: Millis },
-    Readable { since: Millis, absence: Absence },
-    Unreadable { since: Millis, reason: String },
+    Arriving {
+        since: Millis,
+    },
+    Readable {
+        since: Millis,
+        absence: Absence,
+    },
+    Unreadable {
+        since: Millis,
+        reason: String,
+    },
 }
 
 /// Decides when what was seen counts.
@@ -247,6 +255,8 @@ struct Pending {
     wait: Wait,
     due: Millis,
     since: Millis,
+    /// From when on it is worth telling that it is held.
+    told: Millis,
 }
 
 impl Settler {
@@ -301,7 +311,7 @@ impl Settler {
             let Wait::Held(why) = pending.wait else { return None };
             let shown = self.shown.as_ref().filter(|_| matches!(self.root, Root::Readable { .. }));
             let to_be_shown = shown.is_some_and(|shown| !shown.held.contains(&Held { path: key.path.clone(), why }));
-            Some(if to_be_shown { pending.due.min(pending.since + self.timing.quiet) } else { pending.due })
+            Some(if to_be_shown { pending.due.min(pending.told) } else { pending.due })
         });
         held.chain(self.burst_end()).min()
     }
@@ -343,10 +353,7 @@ impl Settler {
 
     fn hint(&mut self, now: Millis, key: Key, hint: Hint) {
         let track = self.tracks.entry(key.clone()).or_insert_with(|| Track::new(now));
-        if !self.pending.contains_key(&key) {
-            track.since = now;
-        }
-        track.changed = now;
+        track.stir(now, self.timing.quiet, self.pending.contains_key(&key));
         track.writer = match hint {
             Hint::Written => Writer::Unseen,
             Hint::Closed | Hint::Arrived | Hint::Gone => Writer::None,
@@ -411,7 +418,7 @@ impl Settler {
             let definite = !matches!(seen, Seen::Unknown | Seen::Changing);
             let pending = self.pending.contains_key(&key);
             let track = self.tracks.entry(key.clone()).or_insert_with(|| Track::new(now));
-            track.observe(now, seen, pending);
+            track.observe(now, self.timing.quiet, seen, pending);
             if definite {
                 confirmed.insert(key);
             }
@@ -420,38 +427,65 @@ impl Settler {
 
     /// Works out anew what waits, and for how long.
     fn reckon(&mut self) {
-        let bytes_present: BTreeSet<[u8; 32]> = if self.tracks.iter().any(|(key, track)| key.slot == Slot::Manifest && track.is_gone()) {
-            let manifests = self.tracks.iter().filter(|(key, track)| key.slot == Slot::Manifest && track.writer == Writer::None);
-            manifests.filter_map(|(_, track)| track.seen_digest()).collect()
-        } else {
-            BTreeSet::new()
-        };
-        let mut pending = BTreeMap::new();
-        for (key, track) in &self.tracks {
-            let Some(mut wait) = track.wait() else { continue };
-            // Rules that cannot be read any more are kept: to drop them would let files in that were kept out.
-            if key.slot == Slot::Ignore && wait == Wait::Held(Why::RefusalPending) {
-                continue;
+        let mut pending: BTreeMap<Key, Pending> =
+            self.tracks.iter().filter_map(|(key, track)| Some((key.clone(), self.pending_of(key, track)?))).collect();
+        let gone = |(key, track): &(&Key, &Track)| key.slot == Slot::Manifest && track.is_gone();
+        if self.tracks.iter().any(|entry| gone(&entry)) {
+            let twins = self.twins(&pending);
+            for (key, track) in self.tracks.iter().filter(gone) {
+                if let (Some(twin), Some(pending)) = (track.good_digest().and_then(|digest| twins.get(&digest)), pending.get_mut(key)) {
+                    (pending.wait, pending.due) = (Wait::Moved, self.quiet_after(track).max(*twin));
+                }
             }
-            let mut due = track.changed + self.timing.settle;
-            if key.slot == Slot::Manifest && track.is_gone() && track.good_digest().is_some_and(|digest| bytes_present.contains(&digest)) {
-                wait = Wait::Moved;
-            }
-            if key.slot == Slot::Manifest
-                && wait == Wait::Quiet
-                && let Some(until) = self.unfinished_reference(track)
-            {
-                (wait, due) = (Wait::Held(Why::Attachment), until);
-            }
-            if matches!(wait, Wait::Quiet | Wait::Moved) {
-                due = match self.watching {
-                    Watching::Events => (track.changed + self.timing.quiet).min(track.since + BURST * self.timing.quiet),
-                    Watching::Looks { .. } => due,
-                };
-            }
-            pending.insert(key.clone(), Pending { wait, due, since: track.since });
         }
         self.pending = pending;
+    }
+
+    fn pending_of(&self, key: &Key, track: &Track) -> Option<Pending> {
+        let wait = track.wait()?;
+        let since = track.since;
+        let told = (track.changed + self.timing.quiet).min(since + BURST * self.timing.quiet);
+        Some(match wait {
+            // Rules that cannot be read any more are kept: to drop them would let files in that were kept out.
+            Wait::Held(Why::RefusalPending) if key.slot == Slot::Ignore => return None,
+            Wait::Quiet => match self.unfinished_reference(track) {
+                Some(due) => Pending { wait: Wait::Held(Why::Attachment), due, since, told },
+                None => Pending { wait, due: self.quiet_after(track).max(self.references_quiet(track)), since, told },
+            },
+            Wait::Moved | Wait::Held(_) => Pending { wait, due: track.changed + self.timing.settle, since, told },
+        })
+    }
+
+    fn quiet_after(&self, track: &Track) -> Millis {
+        match self.watching {
+            Watching::Events => (track.changed + self.timing.quiet).min(track.since + BURST * self.timing.quiet),
+            Watching::Looks { .. } => track.changed + self.timing.settle,
+        }
+    }
+
+    /// When the last of the files that `manifest` refers to, that was never good, comes with the burst.
+    fn references_quiet(&self, manifest: &Track) -> Millis {
+        let tracks =
+            Value::refs(manifest.seen.as_ref()).iter().filter_map(|path| self.tracks.get(&Key::new(Slot::Attachment, path.clone())));
+        let new = tracks.filter(|track| track.good.is_none() && track.wait() == Some(Wait::Quiet));
+        new.map(|track| self.quiet_after(track)).max().unwrap_or(0)
+    }
+
+    /// The texts of the manifests that are good, or will be with the burst, and from when.
+    fn twins(&self, pending: &BTreeMap<Key, Pending>) -> BTreeMap<[u8; 32], Millis> {
+        let mut twins = BTreeMap::new();
+        for (key, track) in self.tracks.iter().filter(|(key, _)| key.slot == Slot::Manifest) {
+            let due = match pending.get(key) {
+                None => 0,
+                Some(Pending { wait: Wait::Quiet, due, .. }) => *due,
+                Some(_) => continue,
+            };
+            if let Some(digest) = track.seen_digest() {
+                let earliest = twins.entry(digest).or_insert(due);
+                *earliest = due.min(*earliest);
+            }
+        }
+        twins
     }
 
     /// When the last of the files that `manifest` refers to, that was never good and is being written, will be due.
@@ -534,7 +568,9 @@ impl Settler {
     fn health(&self, now: Millis) -> Health {
         let before = self.shown.as_ref().map(|shown| &shown.health);
         match (&self.root, before) {
-            (Root::Unreadable { since, .. }, Some(before)) if now < since + self.timing.settle && !matches!(before, Health::Unreadable { .. }) => {
+            (Root::Unreadable { since, .. }, Some(before))
+                if now < since + self.timing.settle && !matches!(before, Health::Unreadable { .. }) =>
+            {
                 before.clone()
             }
             (Root::Unreadable { reason, .. }, _) => Health::Unreadable { reason: reason.clone() },
@@ -547,7 +583,7 @@ impl Settler {
     }
 
     fn held(&self, now: Millis) -> Vec<Held> {
-        let ripe = self.pending.iter().filter(|(_, pending)| pending.since + self.timing.quiet <= now);
+        let ripe = self.pending.iter().filter(|(_, pending)| pending.told <= now);
         let mut held: Vec<Held> = ripe
             .filter_map(|(key, pending)| match pending.wait {
                 Wait::Held(why) => Some(Held { path: key.path.clone(), why }),
@@ -564,6 +600,10 @@ impl Settler {
             // The first snapshot is the whole folder's, not that of a burst's beginning.
             (Root::Unseen, _) | (Root::Arriving { .. }, None) => return None,
             _ => {}
+        }
+        // A root that is out of sight for a moment (it is being replaced) is not news yet.
+        if matches!(self.root, Root::Unreadable { .. }) && !matches!(self.health(now), Health::Unreadable { .. }) {
+            return None;
         }
         let shown = Shown { health: self.health(now), absence: self.absence(), held: self.held(now), problems: self.problems.clone() };
         if !changed && self.shown.as_ref() == Some(&shown) {
@@ -613,16 +653,22 @@ impl Track {
         Self { good: None, seen: None, writer: Writer::None, changed: now, since: now }
     }
 
-    fn observe(&mut self, now: Millis, seen: Seen, pending: bool) {
+    /// Notes a sign of change; the first one after a calm begins a burst.
+    fn stir(&mut self, now: Millis, quiet: Millis, pending: bool) {
+        if !pending || self.changed + quiet <= now {
+            self.since = now;
+        }
+        self.changed = now;
+    }
+
+    fn observe(&mut self, now: Millis, quiet: Millis, seen: Seen, pending: bool) {
         let seen = match seen {
             Seen::Absent => None,
             Seen::Text(text) => Some(Value::Text(text)),
             Seen::Refused(problem) => Some(Value::Refused(problem)),
             Seen::Changing => {
-                if !pending {
-                    self.since = now;
-                }
-                (self.writer, self.changed) = (Writer::Unseen, now);
+                self.stir(now, quiet, pending);
+                self.writer = Writer::Unseen;
                 return;
             }
             Seen::Unknown => {
@@ -643,10 +689,7 @@ impl Track {
         }
         // A change that was told counts from when it was told; one that was found counts from now.
         if !told {
-            self.changed = now;
-            if !pending {
-                self.since = now;
-            }
+            self.stir(now, quiet, pending);
         }
         // Equal bytes keep their allocation, so that callers can tell by it.
         self.seen = if Value::same(self.good.as_ref(), seen.as_ref()) { self.good.clone() } else { seen };
@@ -663,7 +706,9 @@ impl Track {
             (Some(_), None) => Wait::Held(Why::AbsencePending),
             (Some(_), Some(Value::Refused(_))) => Wait::Held(Why::RefusalPending),
             _ if self.writer == Writer::Open => Wait::Held(Why::Open),
-            (Some(Value::Text(good)), Some(Value::Text(seen))) if is_strict_prefix(&seen.file.bytes, &good.file.bytes) => Wait::Held(Why::StrictPrefix),
+            (Some(Value::Text(good)), Some(Value::Text(seen))) if is_strict_prefix(&seen.file.bytes, &good.file.bytes) => {
+                Wait::Held(Why::StrictPrefix)
+            }
             _ => Wait::Quiet,
         })
     }

@@ -78,8 +78,7 @@ pub fn parse_arg(argument: &str) -> Result<Spec, SpecError> {
     if dir.is_empty() {
         return Err(SpecError::NoDirectory { argument: argument.to_owned() });
     }
-    let absolute =
-        std::path::absolute(dir).map_err(|source| SpecError::NotAbsolute { argument: argument.to_owned(), source })?;
+    let absolute = std::path::absolute(dir).map_err(|source| SpecError::NotAbsolute { argument: argument.to_owned(), source })?;
     let id = match name {
         None => SourceId::new(canonical(&absolute).to_string_lossy().into_owned()),
         Some(name) if is_source_name(name) => SourceId::new(name),

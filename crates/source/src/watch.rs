@@ -29,7 +29,10 @@ pub(crate) enum Happened {
 /// An event, as far as a source cares.
 #[derive(Debug)]
 pub(crate) enum Sign {
-    At { path: PathBuf, happened: Happened },
+    At {
+        path: PathBuf,
+        happened: Happened,
+    },
     /// Events were lost.
     Overflow,
 }
@@ -140,9 +143,11 @@ impl Watch {
 
 fn trouble(path: &Path, error: &notify::Error) -> String {
     match error.kind {
-        notify::ErrorKind::MaxFilesWatch => "the limit of file watches is reached (raise fs.inotify.max_user_watches, or ignore folders in \
+        notify::ErrorKind::MaxFilesWatch => {
+            "the limit of file watches is reached (raise fs.inotify.max_user_watches, or ignore folders in \
              .quaymasterignore); looking every so often instead"
-            .to_owned(),
+                .to_owned()
+        }
         _ => format!("{} cannot be watched ({error}); looking every so often instead", path.display()),
     }
 }

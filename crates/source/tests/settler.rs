@@ -51,7 +51,10 @@ impl Bench {
             Some("!") => Seen::Refused(Problem::LeavesRoot),
             Some(text) => {
                 let refs = text.lines().filter_map(|line| line.strip_prefix('@')).map(path).collect::<Vec<_>>();
-                Seen::Text(Text { file: File::new(text.as_bytes()), refs: if key.slot == Slot::Manifest { refs.into() } else { [].into() } })
+                Seen::Text(Text {
+                    file: File::new(text.as_bytes()),
+                    refs: if key.slot == Slot::Manifest { refs.into() } else { [].into() },
+                })
             }
         }
     }
@@ -71,7 +74,14 @@ impl Bench {
         let scan = if self.readable {
             let mut keys: BTreeSet<Key> = self.disk.keys().filter(|path| slot(path) == Slot::Manifest).map(|path| key(path)).collect();
             keys.extend(self.settler.references().into_iter().map(|path| Key::new(Slot::Attachment, path)));
-            let seen = self.with_references(keys.into_iter().map(|key| { let seen = self.look(&key); (key, seen) }).collect());
+            let seen = self.with_references(
+                keys.into_iter()
+                    .map(|key| {
+                        let seen = self.look(&key);
+                        (key, seen)
+                    })
+                    .collect(),
+            );
             Scan::Whole { seen, unreadable: BTreeSet::new(), problems: BTreeMap::new() }
         } else {
             Scan::Unreadable { reason: "gone".to_owned() }
@@ -83,7 +93,14 @@ impl Bench {
         if !self.readable {
             return self.look_at_all();
         }
-        let seen = self.with_references(keys.into_iter().map(|key| { let seen = self.look(&key); (key, seen) }).collect());
+        let seen = self.with_references(
+            keys.into_iter()
+                .map(|key| {
+                    let seen = self.look(&key);
+                    (key, seen)
+                })
+                .collect(),
+        );
         self.advance(Scan::Part { seen });
     }
 
@@ -168,12 +185,13 @@ impl Bench {
     }
 }
 
-type Story = fn(&mut Bench);
+/// A name, the files at first, what happens, and what is told.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], fn(&mut Bench), &'a str);
 
 #[test]
 fn what_happens_and_when_it_shows() {
     let base = &[("a.yaml", "a: 1\nb: 2"), ("b.yaml", "b")][..];
-    let table: &[(&str, &[(&str, &str)], Story, &str)] = &[
+    let table: &[Case<'_>] = &[
         ("a save shows after quiet", base, |b| b.save("b.yaml", "B"), "   25 a.yaml=a: 1|b: 2 b.yaml=B\n"),
         ("a new file shows after quiet", &[("b.yaml", "b")], |b| b.save("c.yaml", "c"), "   25 b.yaml=b c.yaml=c\n"),
         (
@@ -378,7 +396,7 @@ fn what_happens_and_when_it_shows() {
                 b.run(1_000);
                 b.save("b.env", "X=1");
             },
-            "   25 [b.env: Open] [b.yaml: Attachment]\n 1000\n 1025 b.yaml=@b.env +b.env=X=1\n",
+            "   25 [b.env: Open] [b.yaml: Attachment]\n 1000 [b.yaml: Attachment]\n 1000\n 1025 b.yaml=@b.env +b.env=X=1\n",
         ),
         (
             "without events everything waits",
