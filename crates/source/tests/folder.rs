@@ -374,6 +374,44 @@ async fn one_change_among_a_thousand_keeps_the_others() {
     assert_eq!(kept, 999);
 }
 
+/// What was done to a folder, in a fixed but arbitrary order, is in the end what is seen of it.
+#[tokio::test]
+async fn any_storm_ends_with_the_folder_as_it_is() {
+    let mut watched = Watched::new(|root| fs::write(root.join("keep.yaml"), "kept").unwrap()).await;
+    for seed in 1..=8_u64 {
+        let root = watched.root.clone();
+        let storm = tokio::task::spawn_blocking(move || {
+            let mut state = seed;
+            let mut pick = |n: u64| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) % n
+            };
+            for step in 0..250 {
+                let folder = root.join(["", "d", "d/e", "f"][usize::try_from(pick(4)).unwrap()]);
+                let file = folder.join(format!("{}.yaml", pick(4)));
+                let other = root.join(["", "d", "f"][usize::try_from(pick(3)).unwrap()]).join(format!("{}.yaml", pick(4)));
+                // Failing is part of the storm: folders come and go.
+                let _ = match pick(12) {
+                    0..4 => fs::write(&file, format!("seed {seed} step {step}")),
+                    4 => fs::remove_file(&file),
+                    5 => fs::rename(&file, &other),
+                    6 => fs::create_dir_all(&folder),
+                    7 if folder != root.join("") => fs::remove_dir_all(&folder),
+                    8 => fs::rename(root.join("d"), root.join("f")),
+                    9 => fs::rename(root.join("f"), root.join("d")),
+                    10 => std::os::unix::fs::symlink("keep.yaml", &file),
+                    11 => fs::write(&file, ""),
+                    _ => fs::hard_link(root.join("keep.yaml"), &file),
+                };
+            }
+        });
+        let always = has(&["keep.yaml"]);
+        storm.await.unwrap();
+        let wanted = scan_once(&watched.root, &options(), &references());
+        watched.until(always, |snapshot| snapshot.manifests == wanted.manifests && snapshot.held.is_empty()).await;
+    }
+}
+
 /// Prints how long a save takes to become a snapshot among 1,000 manifests. Not judged here: run it with `--ignored --no-capture`.
 #[tokio::test]
 #[ignore = "a measurement, not a test"]
