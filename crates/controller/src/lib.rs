@@ -6,3 +6,6 @@
 pub mod clock;
 pub mod dial;
 pub mod docker;
+pub mod mirror;
+pub mod queue;
+pub mod world;

@@ -87,6 +87,7 @@ fn attachment(endpoint: EndpointSettings) -> Attachment {
 }
 
 /// A container as the list shows it: enough to know whose it is and what name it holds.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Listed {
     /// The id.
     pub id: Name,
@@ -132,4 +133,27 @@ pub fn network(network: bollard::models::Network) -> Option<Network> {
 pub fn volume(volume: bollard::models::Volume) -> Volume {
     let labels: BTreeMap<String, String> = volume.labels.into_iter().collect();
     Volume { name: volume.name.into(), stamp: Stamp::read(&labels) }
+}
+
+/// One inspected network.
+pub fn inspected_network(inspect: bollard::models::NetworkInspect) -> Option<Network> {
+    network(bollard::models::Network {
+        id: inspect.id,
+        name: inspect.name,
+        labels: inspect.labels,
+        driver: inspect.driver,
+        created: inspect.created,
+        ..bollard::models::Network::default()
+    })
+}
+
+/// What the list would show of an inspected container.
+pub fn as_listed(container: &Container, labels_project: Option<Name>) -> Listed {
+    Listed {
+        id: container.id.clone(),
+        name: container.name.clone(),
+        stamp: container.stamp.clone(),
+        project: labels_project,
+        network_ids: container.networks.values().map(|a| a.network_id.clone()).collect(),
+    }
 }

@@ -6,6 +6,7 @@
 pub mod act;
 pub mod convert;
 pub mod error;
+pub mod read;
 
 use std::io;
 use std::pin::Pin;

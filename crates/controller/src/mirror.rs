@@ -1,0 +1,310 @@
+//! Keeps the picture of the engine fresh: lists once, then follows its events with targeted inspects; relists now and then and counts
+//! what differed. On a lost event stream it relists and never guesses (DESIGN 4, "The Docker mirror").
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::models::{EventMessage, EventMessageTypeEnum};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use qm_api::name::Name;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::docker::convert::{Listed, as_listed};
+use crate::docker::error::Retry;
+use crate::docker::read::Events;
+use crate::docker::{Docker, DockerError};
+use crate::world::{Listing, World};
+
+/// Inspects under way at once.
+const PARALLEL: usize = 16;
+/// Silence on the event stream after which the engine is asked whether it still lives.
+const WATCHDOG: Duration = Duration::from_secs(30);
+/// The longest pause between two attempts to connect.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// One thing of the engine that can be looked at again.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Thing {
+    /// A container, by id.
+    Container(Name),
+    /// A network, by id.
+    Network(Name),
+    /// All networks: after a creation whose answer was lost nobody knows the id.
+    Networks,
+    /// All containers, for the same reason.
+    Containers,
+    /// A volume, by name.
+    Volume(Name),
+    /// An image, by reference or id.
+    Image(Name),
+}
+
+type Ack = oneshot::Sender<()>;
+
+/// Asks the mirror to look again. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Refresher(mpsc::UnboundedSender<(Thing, Ack)>);
+
+impl Refresher {
+    /// Looks at `things` again, beginning after this call; returns when the picture has them, or when the engine was lost meanwhile.
+    pub async fn refresh(&self, things: impl IntoIterator<Item = Thing>) {
+        let waits: Vec<oneshot::Receiver<()>> = things
+            .into_iter()
+            .filter_map(|thing| {
+                let (ack, done) = oneshot::channel();
+                self.0.send((thing, ack)).ok().map(|()| done)
+            })
+            .collect();
+        for wait in waits {
+            // A dropped acknowledgement means that the link was lost: the picture then says so by itself.
+            drop(wait.await);
+        }
+    }
+}
+
+/// The mirror's own end of a [`Refresher`].
+pub struct Requests(mpsc::UnboundedReceiver<(Thing, Ack)>);
+
+/// A refresher and its other end.
+pub fn channel() -> (Refresher, Requests) {
+    let (send, receive) = mpsc::unbounded_channel();
+    (Refresher(send), Requests(receive))
+}
+
+/// Runs for ever: connects, lists, follows, and begins again when the link is lost. `on_connect` is told of the engine's facts before
+/// anything is listed and may refuse to go on with it.
+pub async fn run(
+    docker: Docker,
+    world: Arc<World>,
+    mut requests: Requests,
+    relist_every: Duration,
+    on_connect: impl Fn(&crate::docker::Facts) -> Result<(), String>,
+) {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match link(&docker, &world, &mut requests, relist_every, &on_connect).await {
+            Ok(()) => pause = Duration::from_millis(100),
+            Err(error) => {
+                tracing::warn!(error, "the link to the engine is lost");
+                world.lost(error);
+            }
+        }
+        // Nobody may wait for a picture that cannot be drawn.
+        while requests.0.try_recv().is_ok() {}
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
+}
+
+/// One life of the link. `Ok` = it had been up and was lost in an ordinary way.
+async fn link(
+    docker: &Docker,
+    world: &World,
+    requests: &mut Requests,
+    relist_every: Duration,
+    on_connect: &impl Fn(&crate::docker::Facts) -> Result<(), String>,
+) -> Result<(), String> {
+    let facts = docker.connect().await.map_err(|e| e.line())?;
+    on_connect(&facts)?;
+    // First the stream, then the list: what happens in between is seen twice rather than never.
+    let events = docker.events();
+    let mut follower = Follower { docker, world, dirty: BTreeMap::new(), in_flight: BTreeSet::new(), work: FuturesUnordered::new() };
+    let listing = follower.list().await.map_err(|e| e.line())?;
+    tracing::info!(engine = facts.version, api = format!("{}.{}", facts.api.0, facts.api.1), "connected to the engine");
+    world.connected(facts);
+    world.replace(listing);
+    let ended = follower.follow(events, requests, relist_every).await;
+    world.lost(ended);
+    Ok(())
+}
+
+enum Looked {
+    Container(Name, Result<Option<qm_plan::observed::Container>, DockerError>),
+    Network(Name, Result<Option<qm_plan::observed::Network>, DockerError>),
+    Networks(Result<Vec<qm_plan::observed::Network>, DockerError>),
+    Containers(Result<Listing, DockerError>),
+    Volume(Name, Result<bool, DockerError>),
+    Image(Name, Result<qm_plan::observed::Image, DockerError>),
+}
+
+type Work<'a> = Pin<Box<dyn Future<Output = (Thing, Vec<Ack>, Looked)> + Send + 'a>>;
+
+struct Follower<'a> {
+    docker: &'a Docker,
+    world: &'a World,
+    dirty: BTreeMap<Thing, Vec<Ack>>,
+    in_flight: BTreeSet<Thing>,
+    work: FuturesUnordered<Work<'a>>,
+}
+
+impl<'a> Follower<'a> {
+    async fn list(&self) -> Result<Listing, DockerError> {
+        list(self.docker, self.world).await
+    }
+
+    /// Follows events and requests until the link is lost; gives what ended it.
+    async fn follow(&mut self, mut events: Events, requests: &mut Requests, relist_every: Duration) -> String {
+        let mut relist = tokio::time::interval(relist_every);
+        relist.reset();
+        loop {
+            self.start_work();
+            tokio::select! {
+                biased;
+                Some((thing, acks, looked)) = self.work.next(), if !self.work.is_empty() => {
+                    self.in_flight.remove(&thing);
+                    if let Err(lost) = self.apply(looked) {
+                        return lost;
+                    }
+                    for ack in acks {
+                        // Who asked may have gone meanwhile.
+                        drop(ack.send(()));
+                    }
+                }
+                event = events.next() => match event {
+                    Some(Ok(event)) => self.note(&event),
+                    Some(Err(error)) => return error.line(),
+                    None => return "the engine ended its event stream".to_owned(),
+                },
+                Some((thing, ack)) = requests.0.recv() => self.dirty.entry(thing).or_default().push(ack),
+                _ = relist.tick() => {
+                    self.dirty.entry(Thing::Containers).or_default();
+                    self.dirty.entry(Thing::Networks).or_default();
+                }
+                () = tokio::time::sleep(WATCHDOG) => {
+                    if let Err(error) = self.docker.ping().await {
+                        return error.line();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins what is dirty and not under way; a thing that gets dirty while it is looked at is looked at again afterwards.
+    fn start_work(&mut self) {
+        while self.work.len() < PARALLEL {
+            let Some(thing) = self.dirty.keys().find(|t| !self.in_flight.contains(t)).cloned() else { return };
+            let acks = self.dirty.remove(&thing).unwrap_or_default();
+            self.in_flight.insert(thing.clone());
+            let (docker, world) = (self.docker, self.world);
+            self.work.push(Box::pin(async move {
+                let looked = match thing.clone() {
+                    Thing::Container(id) => Looked::Container(id.clone(), docker.inspect_container(&id).await),
+                    Thing::Network(id) => Looked::Network(id.clone(), docker.inspect_network(&id).await),
+                    Thing::Networks => Looked::Networks(docker.list_networks().await),
+                    Thing::Containers => Looked::Containers(list(docker, world).await),
+                    Thing::Volume(name) => Looked::Volume(name.clone(), docker.has_volume(&name).await),
+                    Thing::Image(name) => Looked::Image(name.clone(), docker.inspect_image(&name).await),
+                };
+                (thing, acks, looked)
+            }));
+        }
+    }
+
+    /// Takes what was found into the picture.
+    ///
+    /// # Errors
+    /// When the engine did not answer at all: then the link is lost. An error about one thing is a gap in the picture, retried.
+    fn apply(&mut self, looked: Looked) -> Result<(), String> {
+        let lost = |error: &DockerError| matches!(error, DockerError::Unreachable(_)).then(|| error.line());
+        match looked {
+            Looked::Container(id, Ok(container)) => {
+                let found = container.map(|c| {
+                    let listed: Listed = as_listed(&c, c.project.clone());
+                    let ours = c.stamp.as_ref().is_some_and(|s| s.instance == self.world.instance);
+                    (ours.then_some(c), listed)
+                });
+                self.world.put_container(&id, found);
+            }
+            Looked::Network(id, Ok(network)) => self.world.put_network(&id, network),
+            Looked::Networks(Ok(networks)) => self.world.put_networks(networks),
+            Looked::Containers(Ok(listing)) => self.world.replace(listing),
+            Looked::Volume(name, Ok(there)) => self.world.put_volume(&name, there),
+            Looked::Image(name, Ok(image)) => self.world.put_image(&name, image),
+            Looked::Container(id, Err(error)) => {
+                if let Some(line) = lost(&error) {
+                    return Err(line);
+                }
+                if error.retry() == Retry::Transient {
+                    self.dirty.entry(Thing::Container(id.clone())).or_default();
+                }
+                self.world.container_unreadable(&id, error.line());
+            }
+            Looked::Network(_, Err(e))
+            | Looked::Networks(Err(e))
+            | Looked::Containers(Err(e))
+            | Looked::Volume(_, Err(e))
+            | Looked::Image(_, Err(e)) => {
+                if let Some(line) = lost(&e) {
+                    return Err(line);
+                }
+                tracing::warn!(error = e.line(), "the engine could not be read");
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks what an event speaks of.
+    fn note(&mut self, event: &EventMessage) {
+        let action = event.action.as_deref().unwrap_or_default();
+        let Some(actor) = &event.actor else { return };
+        let id = Name::from(actor.id.as_deref().unwrap_or_default());
+        let attribute = |key: &str| actor.attributes.as_ref().and_then(|a| a.get(key)).map(Name::from);
+        match event.typ {
+            Some(EventMessageTypeEnum::CONTAINER) => {
+                let word = action.split(':').next().unwrap_or_default();
+                const MATTERS: [&str; 10] =
+                    ["create", "start", "die", "stop", "destroy", "rename", "update", "pause", "unpause", "health_status"];
+                if MATTERS.contains(&word) {
+                    self.mark(Thing::Container(id));
+                }
+            }
+            Some(EventMessageTypeEnum::NETWORK) => {
+                self.mark(Thing::Network(id));
+                if let Some(container) = attribute("container").filter(|c| !c.is_empty()) {
+                    self.mark(Thing::Container(container));
+                }
+            }
+            Some(EventMessageTypeEnum::VOLUME) if matches!(action, "create" | "destroy") => self.mark(Thing::Volume(id)),
+            Some(EventMessageTypeEnum::IMAGE) => {
+                for image in self.world.known_images() {
+                    self.mark(Thing::Image(image));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn mark(&mut self, thing: Thing) {
+        self.dirty.entry(thing).or_default();
+    }
+}
+
+/// Lists everything and inspects what is ours.
+async fn list(docker: &Docker, world: &World) -> Result<Listing, DockerError> {
+    let mut listing = Listing { networks: docker.list_networks().await?, volumes: docker.list_volumes().await?, ..Listing::default() };
+    let all = docker.list_containers().await?;
+    let (ours, others): (Vec<Listed>, Vec<Listed>) =
+        all.into_iter().partition(|c| c.stamp.as_ref().is_some_and(|s| s.instance == world.instance));
+    listing.others = others;
+    let inspects = ours.into_iter().map(|row| async move {
+        let answer = docker.inspect_container(&row.id).await;
+        (row, answer)
+    });
+    let mut inspects = futures_util::stream::iter(inspects).buffer_unordered(PARALLEL);
+    while let Some((row, answer)) = inspects.next().await {
+        match answer {
+            Ok(Some(container)) => listing.ours.push(container),
+            Ok(None) => {}
+            Err(error @ DockerError::Unreachable(_)) => return Err(error),
+            Err(error) => {
+                if let Some(stamp) = row.stamp {
+                    listing.failed.push((row.id, stamp.owner, error.line()));
+                }
+            }
+        }
+    }
+    Ok(listing)
+}

@@ -1,0 +1,387 @@
+//! The mirror's part of the picture: what the engine has, and the indexes over it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use qm_api::meta::ObjectKey;
+use qm_api::name::Name;
+use qm_plan::budget::Budget;
+use qm_plan::observed::{Container, Image, Network, RunState};
+
+use super::{Inner, Link, World};
+use crate::docker::Facts;
+use crate::docker::convert::Listed;
+
+/// All that the engine listed at once.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Containers stamped by this instance, inspected.
+    pub ours: Vec<Container>,
+    /// All others.
+    pub others: Vec<Listed>,
+    /// Networks.
+    pub networks: Vec<Network>,
+    /// Volumes by name.
+    pub volumes: Vec<Name>,
+    /// Containers of ours that could not be inspected, with their owner.
+    pub failed: Vec<(Name, ObjectKey, String)>,
+}
+
+impl World {
+    /// The engine answered.
+    pub fn connected(&self, facts: Facts) {
+        self.lock().link = Link::Up(facts);
+    }
+
+    /// The engine cannot be reached: everything observed through it is stale from now on.
+    pub fn lost(&self, message: String) {
+        let mut inner = self.lock();
+        if let Link::Lost { message: old, .. } = &mut inner.link {
+            *old = message;
+            return;
+        }
+        inner.link = Link::Lost { message, since: self.clock.wall() };
+        inner.listed = false;
+        let touched = inner.everything();
+        self.settle(inner, touched);
+    }
+
+    /// The facts of the engine while it is connected.
+    pub fn facts(&self) -> Option<Facts> {
+        match &self.lock().link {
+            Link::Up(facts) => Some(facts.clone()),
+            Link::Lost { .. } => None,
+        }
+    }
+
+    /// Why, and since when, the engine cannot be reached.
+    pub fn link_problem(&self) -> Option<(String, qm_api::time::Timestamp)> {
+        match &self.lock().link {
+            Link::Up(_) => None,
+            Link::Lost { message, since } => Some((message.clone(), *since)),
+        }
+    }
+
+    /// Whether the engine's things are all known.
+    pub fn is_listed(&self) -> bool {
+        self.lock().listed
+    }
+
+    /// Takes a whole listing in place of all that was known of the engine.
+    pub fn replace(&self, listing: Listing) {
+        let mut inner = self.lock();
+        let was_listed = inner.listed;
+        let mut touched = BTreeSet::new();
+        let gone: Vec<Name> = {
+            let seen: BTreeSet<&Name> = listing.ours.iter().map(|c| &c.id).chain(listing.failed.iter().map(|f| &f.0)).collect();
+            inner.containers.keys().filter(|id| !seen.contains(id)).cloned().collect()
+        };
+        for id in gone {
+            if was_listed {
+                inner.mirror_differences += 1;
+            }
+            touched.extend(inner.drop_container(&id));
+        }
+        inner.others.clear();
+        inner.names.retain(|_, _| false);
+        inner.foreign_projects.clear();
+        inner.gaps.clear();
+        let kept: Vec<(Name, Name)> = inner.containers.values().map(|c| (c.name.clone(), c.id.clone())).collect();
+        inner.names.extend(kept);
+        for container in listing.ours {
+            let differs = inner.containers.get(&container.id).is_some_and(|old| **old != container);
+            if was_listed && differs {
+                inner.mirror_differences += 1;
+            }
+            touched.extend(inner.put_container(container, self));
+        }
+        for other in listing.others {
+            inner.put_other(other, &self.instance);
+        }
+        for (id, owner, message) in listing.failed {
+            touched.insert(owner.clone());
+            inner.gaps.insert(id, (owner, message));
+        }
+        inner.networks.clear();
+        inner.networks_by_owner.clear();
+        for network in listing.networks {
+            inner.put_network(network, &self.instance);
+        }
+        inner.volumes = listing.volumes.into_iter().collect();
+        // What an image reference means may have changed while nobody listened.
+        inner.images.clear();
+        inner.listed = true;
+        touched.extend(inner.everything());
+        touched.extend(inner.orphan_owners());
+        self.settle(inner, touched);
+    }
+
+    /// Takes one container as it is now; `None` = it is gone.
+    pub fn put_container(&self, id: &Name, container: Option<(Option<Container>, Listed)>) {
+        let mut inner = self.lock();
+        let mut touched = BTreeSet::new();
+        inner.gaps.remove(id);
+        match container {
+            None => {
+                touched.extend(inner.drop_container(id));
+                touched.extend(inner.drop_other(id));
+            }
+            Some((Some(ours), _)) => {
+                touched.extend(inner.drop_other(id));
+                touched.extend(inner.put_container(ours, self));
+            }
+            Some((None, other)) => {
+                touched.extend(inner.drop_container(id));
+                touched.extend(inner.drop_other(id));
+                touched.extend(inner.put_other(other, &self.instance));
+            }
+        }
+        self.settle(inner, touched);
+    }
+
+    /// One container of ours could not be read.
+    pub fn container_unreadable(&self, id: &Name, message: String) {
+        let mut inner = self.lock();
+        let owner = inner.containers.get(id).and_then(|c| c.stamp.as_ref()).map(|s| s.owner.clone());
+        let Some(owner) = owner else { return };
+        inner.gaps.insert(id.clone(), (owner.clone(), message));
+        self.settle(inner, BTreeSet::from([owner]));
+    }
+
+    /// Takes one network as it is now; `None` = it is gone.
+    pub fn put_network(&self, id: &Name, network: Option<Network>) {
+        let mut inner = self.lock();
+        let mut touched = BTreeSet::new();
+        if let Some(old) = inner.networks.remove(id) {
+            touched.extend(inner.forget_network(&old));
+        }
+        if let Some(network) = network {
+            touched.extend(inner.put_network(network, &self.instance));
+        }
+        let users: Vec<ObjectKey> = touched.iter().flat_map(|key| inner.users_of_network(key)).collect();
+        touched.extend(users);
+        self.settle(inner, touched);
+    }
+
+    /// Takes all networks as they are now.
+    pub fn put_networks(&self, networks: Vec<Network>) {
+        let mut inner = self.lock();
+        let old: BTreeSet<Name> = inner.networks.keys().cloned().collect();
+        let mut touched = BTreeSet::new();
+        for id in old {
+            if let Some(old) = inner.networks.remove(&id) {
+                touched.extend(inner.forget_network(&old));
+            }
+        }
+        for network in networks {
+            touched.extend(inner.put_network(network, &self.instance));
+        }
+        let users: Vec<ObjectKey> = touched.iter().flat_map(|key| inner.users_of_network(key)).collect();
+        touched.extend(users);
+        self.settle(inner, touched);
+    }
+
+    /// A volume is there, or gone.
+    pub fn put_volume(&self, name: &Name, there: bool) {
+        let mut inner = self.lock();
+        if there {
+            inner.volumes.insert(name.clone());
+        } else {
+            inner.volumes.remove(name);
+        }
+    }
+
+    /// What is known of an image, by reference or id.
+    pub fn put_image(&self, reference: &Name, image: Image) {
+        let mut inner = self.lock();
+        if inner.images.get(reference) == Some(&image) {
+            return;
+        }
+        inner.images.insert(reference.clone(), image);
+        let users: BTreeSet<ObjectKey> = inner
+            .services
+            .iter()
+            .filter(|(_, s)| s.container().is_some_and(|c| c.image == reference.as_str()))
+            .map(|(key, _)| key.clone())
+            .collect();
+        self.settle(inner, users);
+    }
+
+    /// What is known of an image.
+    pub fn image(&self, reference: &str) -> Option<Image> {
+        self.lock().images.get(reference).cloned()
+    }
+
+    /// The images that were looked up so far.
+    pub fn known_images(&self) -> Vec<Name> {
+        self.lock().images.keys().cloned().collect()
+    }
+
+    /// The next exit of this container is ours: it does not count as a failed start.
+    pub fn expect_exit(&self, id: &Name) {
+        self.lock().expected_exits.insert(id.clone());
+    }
+
+    /// The owner of a container of ours.
+    pub fn owner_of(&self, id: &Name) -> Option<ObjectKey> {
+        self.lock().containers.get(id)?.stamp.as_ref().map(|s| s.owner.clone())
+    }
+
+    /// Ids of everything stamped by this instance, for the checker.
+    pub fn our_ids(&self, owner: &ObjectKey) -> BTreeSet<Name> {
+        let inner = self.lock();
+        let (containers, networks) = inner.orphans(owner);
+        containers.iter().map(|c| c.id.clone()).chain(networks.iter().map(|n| n.id.clone())).collect()
+    }
+}
+
+impl Inner {
+    pub(crate) fn everything(&self) -> BTreeSet<ObjectKey> {
+        self.services.keys().chain(self.nets.keys()).cloned().collect()
+    }
+
+    fn put_container(&mut self, container: Container, world: &World) -> Option<ObjectKey> {
+        let owner = container.stamp.as_ref()?.owner.clone();
+        let id = container.id.clone();
+        let old = self.containers.get(&id).cloned();
+        if old.as_deref() == Some(&container) {
+            return None;
+        }
+        if old.as_ref().is_some_and(|o| o.started_at != container.started_at) || container.state != RunState::Running {
+            self.health.remove(&id);
+        }
+        self.count_exit(&owner, old.as_deref(), &container, world);
+        if let Some(old) = &old
+            && self.names.get(&old.name) == Some(&id)
+        {
+            self.names.remove(&old.name);
+        }
+        self.names.insert(container.name.clone(), id.clone());
+        self.by_owner.entry(owner.clone()).or_default().insert(id.clone());
+        self.containers.insert(id, Arc::new(container));
+        Some(owner)
+    }
+
+    /// A container that ended and was not stopped by us spends the start budget of its service.
+    fn count_exit(&mut self, owner: &ObjectKey, old: Option<&Container>, new: &Container, world: &World) {
+        let Some(old) = old else { return };
+        if new.finished_at == old.finished_at || new.finished_at.is_none() {
+            return;
+        }
+        if self.expected_exits.remove(&new.id) {
+            return;
+        }
+        let Some(spec) = self.services.get(owner).and_then(|s| s.container()) else { return };
+        let budget = Budget { tries: spec.start_tries, window_ms: spec.start_window_ms };
+        let evidence = match new.error.as_str() {
+            "" => format!("{} ended with code {}", new.name, new.exit_code),
+            error => format!("{} ended with code {}: {error}", new.name, new.exit_code),
+        };
+        self.exits.entry(owner.clone()).or_default().record(budget, world.clock.wall(), evidence);
+    }
+
+    fn drop_container(&mut self, id: &Name) -> Option<ObjectKey> {
+        let old = self.containers.remove(id)?;
+        self.health.remove(id);
+        self.expected_exits.remove(id);
+        if self.names.get(&old.name) == Some(id) {
+            self.names.remove(&old.name);
+        }
+        let owner = old.stamp.as_ref()?.owner.clone();
+        if let Some(ids) = self.by_owner.get_mut(&owner) {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.by_owner.remove(&owner);
+            }
+        }
+        Some(owner)
+    }
+
+    fn put_other(&mut self, other: Listed, instance: &Name) -> Vec<ObjectKey> {
+        self.names.insert(other.name.clone(), other.id.clone());
+        let is_foreign = other.stamp.as_ref().is_none_or(|s| s.instance != *instance);
+        let mut touched = Vec::new();
+        if let Some(project) = other.project.as_ref().filter(|_| is_foreign) {
+            self.foreign_projects.entry(project.clone()).or_default().insert(other.id.clone());
+            touched.extend(self.of_namespace(&project.clone()));
+        }
+        self.others.insert(other.id.clone(), other);
+        touched
+    }
+
+    fn drop_other(&mut self, id: &Name) -> Vec<ObjectKey> {
+        let Some(old) = self.others.remove(id) else { return Vec::new() };
+        if self.names.get(&old.name) == Some(id) {
+            self.names.remove(&old.name);
+        }
+        // A name that becomes free may be one that a service waits for.
+        let mut touched: Vec<ObjectKey> = self
+            .services
+            .keys()
+            .filter(|key| {
+                old.name
+                    .strip_prefix(key.namespace.as_str())
+                    .and_then(|r| r.strip_prefix('-'))
+                    .is_some_and(|r| r.starts_with(key.name.as_str()))
+            })
+            .cloned()
+            .collect();
+        if let Some(project) = &old.project
+            && let Some(ids) = self.foreign_projects.get_mut(project)
+        {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.foreign_projects.remove(project);
+            }
+            touched.extend(self.of_namespace(&project.clone()));
+        }
+        touched
+    }
+
+    fn of_namespace(&self, namespace: &Name) -> Vec<ObjectKey> {
+        let services = self.services_of(namespace).map(|(key, _)| key.clone());
+        services.chain(self.nets.keys().filter(|key| key.namespace == *namespace).cloned()).collect()
+    }
+
+    fn put_network(&mut self, network: Network, instance: &Name) -> Vec<ObjectKey> {
+        let id = network.id.clone();
+        let mut touched = Vec::new();
+        match network.stamp.as_ref().filter(|s| s.instance == *instance) {
+            Some(stamp) => {
+                self.networks_by_owner.entry(stamp.owner.clone()).or_default().insert(id.clone());
+                touched.push(stamp.owner.clone());
+            }
+            None => {
+                if let Some(project) = &network.project {
+                    self.foreign_projects.entry(project.clone()).or_default().insert(id.clone());
+                    touched.extend(self.of_namespace(&project.clone()));
+                }
+            }
+        }
+        self.networks.insert(id, Arc::new(network));
+        touched
+    }
+
+    fn forget_network(&mut self, old: &Network) -> Vec<ObjectKey> {
+        let mut touched = Vec::new();
+        if let Some(stamp) = &old.stamp {
+            if let Some(ids) = self.networks_by_owner.get_mut(&stamp.owner) {
+                ids.remove(&old.id);
+                if ids.is_empty() {
+                    self.networks_by_owner.remove(&stamp.owner);
+                }
+            }
+            touched.push(stamp.owner.clone());
+        }
+        if let Some(project) = &old.project
+            && let Some(ids) = self.foreign_projects.get_mut(project)
+        {
+            ids.remove(&old.id);
+            if ids.is_empty() {
+                self.foreign_projects.remove(project);
+            }
+            touched.extend(self.of_namespace(&project.clone()));
+        }
+        touched
+    }
+}

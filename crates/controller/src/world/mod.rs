@@ -1,0 +1,354 @@
+//! Owns the operator's picture of everything: what is wanted, what the mirror and the probes see, and the availability that follows.
+//!
+//! All of it stands behind one lock that is held for moments and never across an await. Every change ends in [`World::settle`], which
+//! feeds the availability engine and queues exactly the keys that the change concerns. It makes no call and decides nothing.
+
+mod mirror;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use qm_api::conditions::Reason;
+use qm_api::graph::Graph;
+use qm_api::meta::ObjectKey;
+use qm_api::name::Name;
+use qm_api::time::Timestamp;
+use qm_plan::availability::{Engine, Snapshot};
+use qm_plan::budget::{Budget, Spent};
+use qm_plan::desired::{DesiredNetwork, DesiredService};
+use qm_plan::observed::{Container, Health, Image, Network};
+use qm_plan::own::{Trouble, own_health};
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::docker::Facts;
+use crate::docker::convert::Listed;
+use crate::queue::Queue;
+
+pub use mirror::Listing;
+pub use view::ProbeTarget;
+
+/// The link to the engine.
+#[derive(Clone, Debug)]
+pub(crate) enum Link {
+    /// Never connected yet, or lost.
+    Lost {
+        message: String,
+        since: Timestamp,
+    },
+    Up(Facts),
+}
+
+/// Everything behind the lock.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) link: Link,
+    pub(crate) listed: bool,
+    pub(crate) containers: BTreeMap<Name, Arc<Container>>,
+    pub(crate) others: BTreeMap<Name, Listed>,
+    pub(crate) networks: BTreeMap<Name, Arc<Network>>,
+    pub(crate) volumes: BTreeSet<Name>,
+    pub(crate) images: BTreeMap<Name, Image>,
+    pub(crate) gaps: BTreeMap<Name, (ObjectKey, String)>,
+    pub(crate) by_owner: BTreeMap<ObjectKey, BTreeSet<Name>>,
+    pub(crate) networks_by_owner: BTreeMap<ObjectKey, BTreeSet<Name>>,
+    pub(crate) names: BTreeMap<Name, Name>,
+    pub(crate) foreign_projects: BTreeMap<Name, BTreeSet<Name>>,
+    pub(crate) services: BTreeMap<ObjectKey, Arc<DesiredService>>,
+    pub(crate) nets: BTreeMap<ObjectKey, Arc<DesiredNetwork>>,
+    pub(crate) graph: Arc<Graph>,
+    pub(crate) health: BTreeMap<Name, Health>,
+    pub(crate) external_health: BTreeMap<ObjectKey, Health>,
+    pub(crate) troubles: BTreeMap<ObjectKey, Trouble>,
+    pub(crate) exits: BTreeMap<ObjectKey, Spent>,
+    pub(crate) expected_exits: BTreeSet<Name>,
+    pub(crate) engine: Engine,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) mirror_differences: u64,
+    pub(crate) drifted: BTreeSet<Name>,
+}
+
+/// The picture of everything.
+#[derive(Debug)]
+pub struct World {
+    inner: Mutex<Inner>,
+    /// Keys that want a pass.
+    pub queue: Queue,
+    /// The clocks.
+    pub clock: Clock,
+    /// Which Quaymaster.
+    pub instance: Name,
+    status_dirty: Mutex<BTreeSet<ObjectKey>>,
+    status_wake: Notify,
+    probe_dirty: Mutex<BTreeSet<ObjectKey>>,
+    probe_wake: Notify,
+    deadline_wake: Notify,
+}
+
+impl World {
+    /// An empty world: nothing wanted, nothing observed.
+    pub fn new(clock: Clock, instance: Name) -> Self {
+        let since = clock.wall();
+        let inner = Inner {
+            link: Link::Lost { message: "not connected yet".to_owned(), since },
+            listed: false,
+            containers: BTreeMap::new(),
+            others: BTreeMap::new(),
+            networks: BTreeMap::new(),
+            volumes: BTreeSet::new(),
+            images: BTreeMap::new(),
+            gaps: BTreeMap::new(),
+            by_owner: BTreeMap::new(),
+            networks_by_owner: BTreeMap::new(),
+            names: BTreeMap::new(),
+            foreign_projects: BTreeMap::new(),
+            services: BTreeMap::new(),
+            nets: BTreeMap::new(),
+            graph: Arc::default(),
+            health: BTreeMap::new(),
+            external_health: BTreeMap::new(),
+            troubles: BTreeMap::new(),
+            exits: BTreeMap::new(),
+            expected_exits: BTreeSet::new(),
+            engine: Engine::default(),
+            snapshot: Snapshot::default(),
+            mirror_differences: 0,
+            drifted: BTreeSet::new(),
+        };
+        Self {
+            inner: Mutex::new(inner),
+            queue: Queue::new(clock.clone()),
+            clock,
+            instance,
+            status_dirty: Mutex::default(),
+            status_wake: Notify::new(),
+            probe_dirty: Mutex::default(),
+            probe_wake: Notify::new(),
+            deadline_wake: Notify::new(),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The availability of everything as of now.
+    pub fn availability(&self) -> Snapshot {
+        self.lock().snapshot.clone()
+    }
+
+    /// The dependency graph as of now.
+    pub fn graph(&self) -> Arc<Graph> {
+        self.lock().graph.clone()
+    }
+
+    /// What is wanted of a service.
+    pub fn service(&self, key: &ObjectKey) -> Option<Arc<DesiredService>> {
+        self.lock().services.get(key).cloned()
+    }
+
+    /// Takes what is wanted. `graph` is the whole graph when an edge changed, else `None`.
+    pub fn want(&self, changed: Vec<Wanted>, graph: Option<Graph>) {
+        let mut inner = self.lock();
+        let mut touched = BTreeSet::new();
+        let mut grace_changed = false;
+        for wanted in changed {
+            match wanted {
+                Wanted::Service(service) => {
+                    let key = service.key.clone();
+                    let old = inner.services.insert(key.clone(), service.clone());
+                    grace_changed |= old.is_none_or(|o| o.unknown_grace_ms != service.unknown_grace_ms);
+                    touched.insert(key);
+                }
+                Wanted::Network(network) => {
+                    touched.extend(inner.users_of_network(&network.key));
+                    touched.insert(network.key.clone());
+                    inner.nets.insert(network.key.clone(), network);
+                }
+                Wanted::Gone(key) => {
+                    inner.services.remove(&key);
+                    inner.nets.remove(&key);
+                    inner.troubles.remove(&key);
+                    inner.exits.remove(&key);
+                    inner.external_health.remove(&key);
+                    touched.extend(inner.users_of_network(&key));
+                    touched.insert(key);
+                }
+            }
+        }
+        if let Some(graph) = graph {
+            inner.graph = Arc::new(graph);
+            grace_changed = true;
+        }
+        if grace_changed {
+            let graph = inner.graph.clone();
+            let Inner { engine, services, .. } = &mut *inner;
+            let grace = |key: &ObjectKey| services.get(key).map_or(30_000, |s| s.unknown_grace_ms);
+            touched.extend(engine.set_graph(&graph, &grace, self.clock.now()));
+        }
+        self.settle(inner, touched);
+    }
+
+    /// What the store last recorded of nodes that this process has not observed yet.
+    pub fn seed(&self, recorded: impl IntoIterator<Item = (ObjectKey, qm_api::availability::Availability, Reason, Timestamp)>) {
+        let mut inner = self.lock();
+        let now = self.clock.now();
+        let mut touched = BTreeSet::new();
+        for (key, availability, reason, since) in recorded {
+            touched.extend(inner.engine.seed(&key, availability, reason, since, now));
+        }
+        self.settle(inner, touched);
+    }
+
+    /// Takes the result of a probe. It is dropped when the container was restarted since the probe began.
+    pub fn put_health(&self, key: &ObjectKey, container: Option<(&Name, Option<Timestamp>)>, health: Health) {
+        let mut inner = self.lock();
+        match container {
+            None => {
+                inner.external_health.insert(key.clone(), health);
+            }
+            Some((id, started_at)) => {
+                let is_current = inner.containers.get(id).is_some_and(|c| c.started_at == started_at);
+                if !is_current || inner.health.get(id) == Some(&health) {
+                    return;
+                }
+                inner.health.insert(id.clone(), health);
+            }
+        }
+        self.settle(inner, BTreeSet::from([key.clone()]));
+    }
+
+    /// Records what stands in a service's way, or that nothing does any more.
+    pub fn set_trouble(&self, key: &ObjectKey, trouble: Option<Trouble>) {
+        let mut inner = self.lock();
+        let same = inner.troubles.get(key) == trouble.as_ref();
+        if same {
+            return;
+        }
+        match trouble {
+            Some(trouble) => inner.troubles.insert(key.clone(), trouble),
+            None => inner.troubles.remove(key),
+        };
+        self.settle_without_pass(inner, BTreeSet::from([key.clone()]), key);
+    }
+
+    /// Forgets spent budgets and troubles.
+    pub fn forgive(&self, key: &ObjectKey) {
+        let mut inner = self.lock();
+        inner.exits.remove(key);
+        inner.troubles.remove(key);
+        self.settle(inner, BTreeSet::from([key.clone()]));
+    }
+
+    /// Lets time pass: graces of the availability engine end.
+    pub fn advance(&self) {
+        let mut inner = self.lock();
+        let now = self.clock.now();
+        let changed = inner.engine.advance(now);
+        self.settle(inner, changed.into_iter().collect());
+    }
+
+    /// Waits until [`World::advance`] has something to do.
+    pub async fn deadline(&self) {
+        loop {
+            let next = self.lock().engine.next_deadline_ms();
+            match next {
+                None => self.deadline_wake.notified().await,
+                Some(at) => {
+                    let sleep = tokio::time::sleep_until(self.clock.instant(at));
+                    tokio::select! {
+                        biased;
+                        () = self.deadline_wake.notified() => {}
+                        () = sleep => return,
+                    }
+                }
+            }
+        }
+    }
+
+    /// After a change of the services in `touched`: own health, availability, and the queue.
+    fn settle(&self, inner: MutexGuard<'_, Inner>, touched: BTreeSet<ObjectKey>) {
+        self.settle_and_queue(inner, touched, None);
+    }
+
+    /// As [`World::settle`], but a pass of `key` itself is not wanted: it is the one that brought the change.
+    fn settle_without_pass(&self, inner: MutexGuard<'_, Inner>, touched: BTreeSet<ObjectKey>, key: &ObjectKey) {
+        self.settle_and_queue(inner, touched, Some(key));
+    }
+
+    fn settle_and_queue(&self, mut inner: MutexGuard<'_, Inner>, touched: BTreeSet<ObjectKey>, except: Option<&ObjectKey>) {
+        let now = self.clock.now();
+        let mut queue = touched.clone();
+        let mut changed: BTreeSet<ObjectKey> = BTreeSet::new();
+        for key in &touched {
+            let Some(desired) = inner.services.get(key).cloned() else { continue };
+            let view = inner.service_view(&desired, &self.instance);
+            let own = own_health(&desired, &view, inner.troubles.get(key));
+            changed.extend(inner.engine.observe(key, own, now));
+        }
+        inner.snapshot = inner.engine.snapshot();
+        for key in &changed {
+            // An edge that gates the start without counting afterwards changes no view of the dependent.
+            queue.extend(inner.graph.dependents(key).iter().cloned());
+        }
+        queue.extend(changed.iter().cloned());
+        let has_deadline = inner.engine.next_deadline_ms().is_some();
+        drop(inner);
+        for key in queue.iter().filter(|key| Some(*key) != except) {
+            self.queue.add(key);
+        }
+        let dirty: BTreeSet<ObjectKey> = touched.iter().chain(&changed).cloned().collect();
+        self.mark_status(dirty);
+        if !touched.is_empty() {
+            self.probe_dirty.lock().unwrap_or_else(PoisonError::into_inner).extend(touched);
+            self.probe_wake.notify_one();
+        }
+        if has_deadline {
+            self.deadline_wake.notify_one();
+        }
+    }
+
+    /// Wants the status of these objects written.
+    pub fn mark_status(&self, keys: impl IntoIterator<Item = ObjectKey>) {
+        self.status_dirty.lock().unwrap_or_else(PoisonError::into_inner).extend(keys);
+        self.status_wake.notify_one();
+    }
+
+    /// Waits for objects whose status may have changed.
+    pub(crate) async fn next_status_batch(&self) -> BTreeSet<ObjectKey> {
+        Self::next_batch(&self.status_dirty, &self.status_wake).await
+    }
+
+    /// Waits for services whose probes may have to change.
+    pub(crate) async fn next_probe_batch(&self) -> BTreeSet<ObjectKey> {
+        Self::next_batch(&self.probe_dirty, &self.probe_wake).await
+    }
+
+    async fn next_batch(set: &Mutex<BTreeSet<ObjectKey>>, wake: &Notify) -> BTreeSet<ObjectKey> {
+        loop {
+            let batch = std::mem::take(&mut *set.lock().unwrap_or_else(PoisonError::into_inner));
+            if !batch.is_empty() {
+                return batch;
+            }
+            wake.notified().await;
+        }
+    }
+
+    /// The brake of a service: starts that failed lately, against its own budget.
+    pub(crate) fn spent_starts(&self, key: &ObjectKey, budget: Budget) -> Option<(Timestamp, String)> {
+        let inner = self.lock();
+        inner.exits.get(key)?.is_spent(budget, self.clock.wall()).map(|(until, evidence)| (until, evidence.to_owned()))
+    }
+}
+
+/// A change of what is wanted.
+#[derive(Clone, Debug)]
+pub enum Wanted {
+    /// A service is wanted so.
+    Service(Arc<DesiredService>),
+    /// A network is wanted so.
+    Network(Arc<DesiredNetwork>),
+    /// An object is gone.
+    Gone(ObjectKey),
+}
