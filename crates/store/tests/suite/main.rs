@@ -1,0 +1,11 @@
+//! The suite that every way to keep a store must pass, and what each of them must survive.
+
+mod backup;
+mod concurrency;
+mod conformance;
+mod damage;
+mod disk;
+mod faults;
+mod leases;
+mod model;
+mod place;
