@@ -183,7 +183,9 @@ impl Contents {
     /// No object can have a version that was never given out.
     fn check(&self) -> Result<(), String> {
         match self.objects.iter().find(|object| object.meta.resource_version > self.ceiling) {
-            Some(object) => Err(format!("{} has version {}, but only {} were given out", object.key, object.meta.resource_version, self.ceiling)),
+            Some(object) => {
+                Err(format!("{} has version {}, but only {} were given out", object.key, object.meta.resource_version, self.ceiling))
+            }
             None => Ok(()),
         }
     }
@@ -221,10 +223,11 @@ mod tests {
         for key in keys {
             assert_eq!(RecordKey::decode(&key.encode()).as_ref(), Some(&key));
         }
-        let mut objects: Vec<ObjectKey> = [("B", "a", "c"), ("A", "", "z"), ("A", "a-b", "c"), ("A", "a", "d"), ("AB", "", "c"), ("A", "ab", "a")]
-            .iter()
-            .map(|(kind, namespace, name)| ObjectKey::new(*kind, *namespace, *name))
-            .collect();
+        let mut objects: Vec<ObjectKey> =
+            [("B", "a", "c"), ("A", "", "z"), ("A", "a-b", "c"), ("A", "a", "d"), ("AB", "", "c"), ("A", "ab", "a")]
+                .iter()
+                .map(|(kind, namespace, name)| ObjectKey::new(*kind, *namespace, *name))
+                .collect();
         let mut encoded: Vec<Vec<u8>> = objects.iter().cloned().map(|key| RecordKey::Object(key).encode()).collect();
         objects.sort();
         encoded.sort();

@@ -194,8 +194,7 @@ impl Writer {
 
     /// Decides a group of requests in their order, stores it as one batch, publishes it, and answers.
     pub(crate) fn process(&mut self, group: Vec<Request>) {
-        let mut draft =
-            Draft { state: self.state.clone(), touched: BTreeSet::new(), batches: Vec::new(), durability: Durability::Soon };
+        let mut draft = Draft { state: self.state.clone(), touched: BTreeSet::new(), batches: Vec::new(), durability: Durability::Soon };
         let answers: Vec<Answer> = group.into_iter().map(|request| draft.run(request)).collect();
         match self.store(&mut draft) {
             Ok(()) => {
@@ -294,9 +293,8 @@ pub(crate) fn first_records(state: &State) -> Vec<Write> {
 pub(crate) fn all_records(state: &State) -> Vec<Write> {
     let mut writes = first_records(state);
     let objects = state.objects.values();
-    writes.extend(objects.map(|object| {
-        Write { key: RecordKey::Object(object.key.clone()).encode(), value: Some(record::encode_object(object)) }
-    }));
+    writes.extend(
+        objects.map(|object| Write { key: RecordKey::Object(object.key.clone()).encode(), value: Some(record::encode_object(object)) }),
+    );
     writes
 }
-

@@ -44,7 +44,8 @@ impl Redb {
         Self::new(Place::File(path.into()))
     }
 
-    /// Any storage that redb can use, for tests that fail calls or drop writes. An empty storage becomes a new store.
+    /// Any storage that redb can use, for tests that fail calls or drop writes. An empty storage becomes a new store; unlike a file,
+    /// one whose making was interrupted is damaged.
     pub fn over(storage: Arc<dyn StorageBackend>) -> Self {
         Self::new(Place::Storage(storage))
     }

@@ -14,7 +14,7 @@ async fn backup() -> (Vec<u8>, qm_store::Store) {
     for name in ["a", "b", "c"] {
         create(&store, name).await;
     }
-    durable(&store, |tx| drop(tx.delete(key("c"), regardless(), crate::place::NOW))).await.unwrap();
+    durable(&store, |tx| tx.delete(key("c"), regardless(), crate::place::NOW)).await.unwrap();
     let mut bytes = Vec::new();
     store.backup(&mut bytes).unwrap();
     (bytes, store)
@@ -23,7 +23,12 @@ async fn backup() -> (Vec<u8>, qm_store::Store) {
 #[tokio::test]
 async fn a_backup_is_lines_of_json() {
     let (bytes, _) = backup().await;
-    insta::assert_snapshot!(String::from_utf8(bytes).unwrap(), @r#""#);
+    insta::assert_snapshot!(String::from_utf8(bytes).unwrap(), @r#"
+    {"format":"quaymaster-backup/1","resourceVersion":5,"fence":1}
+    {"apiVersion":"quaymaster.dev/v1alpha1","key":{"kind":"MiniService","namespace":"shop","name":"a"},"meta":{"uid":"uid-a","resourceVersion":2,"generation":1,"creationTimestamp":"2026-09-21T14:13:20.000000Z"},"spec":{"image":"a"},"status":null}
+    {"apiVersion":"quaymaster.dev/v1alpha1","key":{"kind":"MiniService","namespace":"shop","name":"b"},"meta":{"uid":"uid-b","resourceVersion":3,"generation":1,"creationTimestamp":"2026-09-21T14:13:20.000000Z"},"spec":{"image":"b"},"status":null}
+    {"objects":2,"sha256":"e93c7af7c5ff8afcf83b20ff88275a01ce1053d65f16d4c9c3b7ca127374323c"}
+    "#);
 }
 
 #[tokio::test]
@@ -50,8 +55,8 @@ async fn versions_do_not_go_back_when_the_emptied_store_was_ahead() {
     let place = Place::Memory(Memory::new());
     let store = place.open(CommitMode::Inline);
     for _ in 0..20 {
-        durable(&store, |tx| drop(tx.create(object("x", json!({}))))).await.unwrap();
-        durable(&store, |tx| drop(tx.delete(key("x"), regardless(), crate::place::NOW))).await.unwrap();
+        durable(&store, |tx| tx.create(object("x", json!({})))).await.unwrap();
+        durable(&store, |tx| tx.delete(key("x"), regardless(), crate::place::NOW)).await.unwrap();
     }
     let ahead = store.resource_version();
     assert!(ahead > source.resource_version());

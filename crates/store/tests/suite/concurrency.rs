@@ -16,7 +16,7 @@ async fn increment(store: &Store, durability: Durability) {
         let mut counter = Object::clone(store.snapshot().get(&key("counter")).unwrap());
         let count = counter.spec["count"].as_u64().unwrap();
         counter.spec = Arc::new(json!({ "count": count + 1 }));
-        match commit(store, durability, |tx| drop(tx.put(counter))).await {
+        match commit(store, durability, |tx| tx.put(counter)).await {
             Ok(_) => return,
             Err(StoreError::Conflict { .. }) => {}
             Err(other) => panic!("{other}"),
@@ -28,7 +28,7 @@ async fn increment(store: &Store, durability: Durability) {
 async fn compare_and_set_loses_no_increment_and_watchers_see_every_one() {
     for (place, mode) in everywhere() {
         let store = place.open(mode);
-        commit(&store, Durability::Durable, |tx| drop(tx.create(object("counter", json!({"count": 0}))))).await.unwrap();
+        commit(&store, Durability::Durable, |tx| tx.create(object("counter", json!({"count": 0})))).await.unwrap();
         let mut watch = store.watch(store.resource_version()).unwrap();
         let watcher = tokio::spawn(async move {
             let mut counts = Vec::new();
@@ -72,7 +72,7 @@ async fn a_commit_whose_caller_went_away_is_whole() {
         let task = tokio::spawn(async move {
             commit(&store, Durability::Durable, |tx| {
                 tx.create(object(&format!("a-{number}"), json!({})));
-                tx.create(object(&format!("b-{number}"), json!({})));
+                tx.create(object(&format!("b-{number}"), json!({})))
             })
             .await
         });

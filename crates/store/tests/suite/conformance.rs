@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use qm_api::meta::{Object, ObjectKey};
 use qm_store::backend::{Memory, Redb};
-use qm_store::{Backend, ChangeKind, CommitMode, Durability, Expired, Flush, Options, Outcome, Precondition, Retry, Store, StoreError, Write};
+use qm_store::{
+    Backend, ChangeKind, CommitMode, Durability, Expired, Flush, Options, Outcome, Precondition, Retry, Store, StoreError, Write,
+};
 use serde_json::{Value, json};
 
 use crate::place::{self, NOW, Place, commit, contents, create, durable, everywhere, key, object, regardless};
@@ -17,7 +19,7 @@ async fn an_object_comes_back_whole_after_a_restart() {
         made.meta.labels.insert("tier".into(), "web".into());
         made.meta.finalizers.push("quaymaster.dev/cleanup".into());
         made.status = Arc::new(json!({"usable": true}));
-        durable(&store, |tx| drop(tx.create(made.clone()))).await.unwrap();
+        durable(&store, |tx| tx.create(made.clone())).await.unwrap();
         let before = contents(&store);
         drop(store);
         let store = place.open(mode);
@@ -40,41 +42,41 @@ async fn every_refusal_says_why_and_changes_nothing() {
         let uid = |uid: &str| Precondition { uid: Some(uid.into()), resource_version: None };
         let at = |version| Precondition { uid: None, resource_version: Some(version) };
         let before = (contents(&store), store.resource_version());
-        type Fill = Box<dyn FnOnce(&mut qm_store::Tx)>;
+        type Fill = Box<dyn FnOnce(&mut qm_store::Tx) -> &mut qm_store::Tx>;
         let refusals: Vec<(Fill, &str, Retry)> = vec![
-            (Box::new(|tx| drop(tx.create(object("app", json!({}))))), "MiniService shop/app exists already", Retry::Conflict),
-            (Box::new(|tx| drop(tx.put(stale))), "MiniService shop/app has changed: expected version 42, it is at 2", Retry::Conflict),
-            (Box::new(|tx| drop(tx.put(unversioned))), "MiniService shop/app was put without the version it was read at", Retry::Terminal),
-            (Box::new(|tx| drop(tx.put(missing))), "MiniService shop/gone was not found", Retry::Conflict),
-            (Box::new(|tx| drop(tx.put_status(key("gone"), None, Arc::default()))), "MiniService shop/gone was not found", Retry::Conflict),
+            (Box::new(|tx| tx.create(object("app", json!({})))), "MiniService shop/app exists already", Retry::Conflict),
+            (Box::new(|tx| tx.put(stale)), "MiniService shop/app has changed: expected version 42, it is at 2", Retry::Conflict),
+            (Box::new(|tx| tx.put(unversioned)), "MiniService shop/app was put without the version it was read at", Retry::Terminal),
+            (Box::new(|tx| tx.put(missing)), "MiniService shop/gone was not found", Retry::Conflict),
+            (Box::new(|tx| tx.put_status(key("gone"), None, Arc::default())), "MiniService shop/gone was not found", Retry::Conflict),
             (
-                Box::new(|tx| drop(tx.put_status(key("app"), Some(1), Arc::new(json!(1))))),
+                Box::new(|tx| tx.put_status(key("app"), Some(1), Arc::new(json!(1)))),
                 "MiniService shop/app has changed: expected version 1, it is at 2",
                 Retry::Conflict,
             ),
-            (Box::new(|tx| drop(tx.delete(key("gone"), regardless(), NOW))), "MiniService shop/gone was not found", Retry::Conflict),
+            (Box::new(|tx| tx.delete(key("gone"), regardless(), NOW)), "MiniService shop/gone was not found", Retry::Conflict),
             (
-                Box::new(move |tx| drop(tx.delete(key("app"), uid("other"), NOW))),
+                Box::new(move |tx| tx.delete(key("app"), uid("other"), NOW)),
                 "MiniService shop/app is another object now: expected uid other, it is uid-app",
                 Retry::Conflict,
             ),
             (
-                Box::new(move |tx| drop(tx.delete(key("app"), at(1), NOW))),
+                Box::new(move |tx| tx.delete(key("app"), at(1), NOW)),
                 "MiniService shop/app has changed: expected version 1, it is at 2",
                 Retry::Conflict,
             ),
             (
-                Box::new(|tx| drop(tx.create(Object { key: ObjectKey::new("Kind", "a\0b", "c"), ..object("x", json!({})) }))),
+                Box::new(|tx| tx.create(Object { key: ObjectKey::new("Kind", "a\0b", "c"), ..object("x", json!({})) })),
                 "`Kind a\0b/c` cannot be the key of an object: kind and name must be given, without NUL",
                 Retry::Terminal,
             ),
-            (Box::new(|tx| drop(tx.fence(&"change/app".into(), 3))), "lease change/app is no longer held with token 3", Retry::Terminal),
+            (Box::new(|tx| tx.fence(&"change/app".into(), 3)), "lease change/app is no longer held with token 3", Retry::Terminal),
         ];
         for (fill, text, retry) in refusals {
             // A good operation before the bad one must not happen either.
             let refused = durable(&store, |tx| {
                 tx.create(object("companion", json!({})));
-                fill(tx);
+                fill(tx)
             });
             let error = refused.await.unwrap_err();
             assert_eq!((error.to_string().as_str(), error.retry()), (text, retry));
@@ -93,12 +95,17 @@ async fn the_generation_counts_changes_of_the_spec_and_equal_puts_are_nothing() 
         let mut watch = store.watch(store.resource_version()).unwrap();
         let steps: Vec<(&str, fn(&mut Object), u64, bool)> = vec![
             ("the same", |_| {}, 1, false),
-            ("a foreign uid and times", |o| {
-                o.meta.uid = "thief".into();
-                o.meta.creation_timestamp = NOW.plus_millis(5);
-                o.meta.deletion_timestamp = Some(NOW);
-                o.meta.generation = 99;
-            }, 1, false),
+            (
+                "a foreign uid and times",
+                |o| {
+                    o.meta.uid = "thief".into();
+                    o.meta.creation_timestamp = NOW.plus_millis(5);
+                    o.meta.deletion_timestamp = Some(NOW);
+                    o.meta.generation = 99;
+                },
+                1,
+                false,
+            ),
             ("equal JSON in a new place", |o| o.spec = Arc::new(json!({"image": "app"})), 1, false),
             ("a label", |o| drop(o.meta.labels.insert("a".into(), "b".into())), 1, true),
             ("the spec", |o| o.spec = Arc::new(json!({"image": "b"})), 2, true),
@@ -108,7 +115,7 @@ async fn the_generation_counts_changes_of_the_spec_and_equal_puts_are_nothing() 
         for (what, change, generation, changes) in steps {
             let mut wanted = Object::clone(&current);
             change(&mut wanted);
-            let committed = durable(&store, |tx| drop(tx.put(wanted))).await.unwrap();
+            let committed = durable(&store, |tx| tx.put(wanted)).await.unwrap();
             let outcome = &committed.outcomes[0];
             assert_eq!(matches!(outcome, Outcome::Written(_)), changes, "{what}");
             assert_eq!(outcome.object().meta.generation, generation, "{what}");
@@ -124,7 +131,7 @@ async fn the_generation_counts_changes_of_the_spec_and_equal_puts_are_nothing() 
             }
             current = Arc::clone(outcome.object());
         }
-        let unchanged = durable(&store, |tx| drop(tx.put_status(key("app"), None, Arc::new(Value::Null)))).await.unwrap();
+        let unchanged = durable(&store, |tx| tx.put_status(key("app"), None, Arc::new(Value::Null))).await.unwrap();
         assert!(matches!(&unchanged.outcomes[0], Outcome::Unchanged(_)));
     }
 }
@@ -136,21 +143,21 @@ async fn deletion_waits_for_finalizers_and_its_event_has_a_new_version() {
         let mut watch = store.watch(store.resource_version()).unwrap();
         let mut made = object("app", json!({}));
         made.meta.finalizers = vec!["a".into(), "b".into()];
-        durable(&store, |tx| drop(tx.create(made))).await.unwrap();
-        let deleted = durable(&store, |tx| drop(tx.delete(key("app"), regardless(), NOW))).await.unwrap();
+        durable(&store, |tx| tx.create(made)).await.unwrap();
+        let deleted = durable(&store, |tx| tx.delete(key("app"), regardless(), NOW)).await.unwrap();
         let Outcome::Written(marked) = &deleted.outcomes[0] else { panic!("{deleted:?}") };
         assert_eq!(marked.meta.deletion_timestamp, Some(NOW));
-        let again = durable(&store, |tx| drop(tx.delete(key("app"), regardless(), NOW.plus_millis(9)))).await.unwrap();
+        let again = durable(&store, |tx| tx.delete(key("app"), regardless(), NOW.plus_millis(9))).await.unwrap();
         assert_eq!(again.outcomes, [Outcome::Unchanged(Arc::clone(marked))]);
         let mut one_left = Object::clone(marked);
         one_left.meta.finalizers.remove(0);
         one_left.meta.deletion_timestamp = None;
-        let kept = durable(&store, |tx| drop(tx.put(one_left))).await.unwrap();
+        let kept = durable(&store, |tx| tx.put(one_left)).await.unwrap();
         let Outcome::Written(kept) = &kept.outcomes[0] else { panic!("{kept:?}") };
         assert_eq!(kept.meta.deletion_timestamp, Some(NOW));
         let mut none_left = Object::clone(kept);
         none_left.meta.finalizers.clear();
-        let gone = durable(&store, |tx| drop(tx.put(none_left))).await.unwrap();
+        let gone = durable(&store, |tx| tx.put(none_left)).await.unwrap();
         let Outcome::Removed(last) = &gone.outcomes[0] else { panic!("{gone:?}") };
         assert_eq!(last.meta.resource_version, kept.meta.resource_version + 1);
         assert!(store.snapshot().is_empty());
@@ -175,7 +182,7 @@ async fn one_transaction_is_one_batch_and_each_operation_sees_the_ones_before_it
             tx.delete(key("app"), regardless(), NOW);
             tx.create(object("app", json!({"image": "anew"})));
             tx.put_status(key("app"), None, Arc::new(json!({"usable": false})));
-            tx.create(object("other", json!({})));
+            tx.create(object("other", json!({})))
         })
         .await
         .unwrap();
@@ -203,11 +210,12 @@ async fn a_snapshot_does_not_move_and_lists_by_kind_and_namespace() {
         for (kind, namespace, name) in keys {
             tx.create(Object::new(ObjectKey::new(kind, namespace, name), "u", NOW, json!({})));
         }
+        tx
     })
     .await
     .unwrap();
     let snapshot = store.snapshot();
-    durable(&store, |tx| drop(tx.delete(ObjectKey::new("B", "m", "x"), regardless(), NOW))).await.unwrap();
+    durable(&store, |tx| tx.delete(ObjectKey::new("B", "m", "x"), regardless(), NOW)).await.unwrap();
     let list = |kind: &str, namespace| -> Vec<String> { snapshot.list(kind, namespace).map(|object| object.key.to_string()).collect() };
     assert_eq!(list("B", None), ["B m/x", "B m/y", "B m2/x"]);
     assert_eq!(list("B", Some("m")), ["B m/x", "B m/y"]);
@@ -273,7 +281,7 @@ async fn a_crash_loses_soon_writes_whole_and_versions_go_on_above_them() {
             let status = Arc::new(json!({ "number": number }));
             commit(&store, Durability::Soon, |tx| {
                 tx.put_status(key("kept"), None, status);
-                tx.create(object(&format!("soon-{number}"), json!({})));
+                tx.create(object(&format!("soon-{number}"), json!({})))
             })
             .await
             .unwrap();
@@ -299,7 +307,7 @@ async fn versions_never_go_back_over_many_crashes_and_block_borders() {
             let store = place.open(CommitMode::Inline);
             for number in 0..700 {
                 let name = format!("o-{round}-{number}");
-                let made = commit(&store, Durability::Soon, |tx| drop(tx.create(object(&name, json!({}))))).await.unwrap();
+                let made = commit(&store, Durability::Soon, |tx| tx.create(object(&name, json!({})))).await.unwrap();
                 assert!(made.resource_version > highest);
                 highest = made.resource_version;
             }
@@ -313,7 +321,7 @@ async fn versions_never_go_back_over_many_crashes_and_block_borders() {
 async fn sync_makes_everything_accepted_survive() {
     for (place, mode) in everywhere() {
         let store = place.open(mode);
-        commit(&store, Durability::Soon, |tx| drop(tx.create(object("app", json!({}))))).await.unwrap();
+        commit(&store, Durability::Soon, |tx| tx.create(object("app", json!({})))).await.unwrap();
         store.sync().await.unwrap();
         let before = contents(&store);
         place.crash();
@@ -329,7 +337,7 @@ async fn an_inline_store_flushes_with_the_first_commit_after_its_time() {
         let store = place.open(CommitMode::Inline);
         create(&store, "app").await;
         for name in ["first", "second"] {
-            commit(&store, Durability::Soon, |tx| drop(tx.create(object(name, json!({}))))).await.unwrap();
+            commit(&store, Durability::Soon, |tx| tx.create(object(name, json!({})))).await.unwrap();
             tokio::time::advance(std::time::Duration::from_secs(1)).await;
         }
         place.crash();
@@ -342,7 +350,7 @@ async fn an_inline_store_flushes_with_the_first_commit_after_its_time() {
 async fn dropping_a_threaded_store_flushes_it() {
     for place in Place::all() {
         let store = place.open(CommitMode::Thread);
-        commit(&store, Durability::Soon, |tx| drop(tx.create(object("app", json!({}))))).await.unwrap();
+        commit(&store, Durability::Soon, |tx| tx.create(object("app", json!({})))).await.unwrap();
         drop(store);
         place.crash();
         assert_eq!(place.open(CommitMode::Thread).snapshot().len(), 1, "{}", place.name());
@@ -355,16 +363,9 @@ async fn a_fence_holds_only_for_the_current_token() {
     let (leases, name) = (store.leases(), "change/app".into());
     let term = std::time::Duration::from_secs(1);
     let old = leases.acquire(&name, &"one".into(), term, qm_store::MonoMillis(0)).await.unwrap();
-    durable(&store, |tx| {
-        tx.fence(&name, old.token).create(object("app", json!({})));
-    })
-    .await
-    .unwrap();
+    durable(&store, |tx| tx.fence(&name, old.token).create(object("app", json!({})))).await.unwrap();
     let new = leases.acquire(&name, &"two".into(), term, qm_store::MonoMillis(1_000)).await.unwrap();
-    let refused = durable(&store, |tx| {
-        tx.fence(&name, old.token).create(object("late", json!({})));
-    })
-    .await;
+    let refused = durable(&store, |tx| tx.fence(&name, old.token).create(object("late", json!({})))).await;
     assert!(matches!(refused, Err(StoreError::Fenced { token, current, .. }) if token == old.token && current == Some(new.token)));
     assert_eq!(store.snapshot().len(), 1);
 }

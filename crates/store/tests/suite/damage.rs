@@ -17,7 +17,7 @@ async fn filled() -> (tempfile::TempDir, usize) {
     let store = place.open(CommitMode::Inline);
     for number in 0..40 {
         let made = object(&format!("o-{number}"), json!({"text": "lorem ipsum ".repeat(60)}));
-        durable(&store, |tx| drop(tx.create(made))).await.unwrap();
+        durable(&store, |tx| tx.create(made)).await.unwrap();
     }
     let count = store.snapshot().len();
     drop(store);
@@ -60,7 +60,7 @@ async fn flipped_bits_are_noticed_or_harmless() {
     let place = Place::Disk(Arc::clone(&disk));
     let store = place.open(CommitMode::Inline);
     for number in 0..40 {
-        durable(&store, |tx| drop(tx.create(object(&format!("o-{number}"), json!({"text": "lorem ".repeat(60)}))))).await.unwrap();
+        durable(&store, |tx| tx.create(object(&format!("o-{number}"), json!({"text": "lorem ".repeat(60)})))).await.unwrap();
     }
     let expected = contents(&store);
     drop(store);

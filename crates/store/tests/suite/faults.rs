@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use qm_api::meta::{Object, ObjectKey};
 use qm_store::backend::Redb;
-use qm_store::{CommitMode, Durability, OpenError, Retry, Store, StoreError};
+use qm_store::{Backend, CommitMode, Durability, OpenError, Retry, Store, StoreError};
 use serde_json::json;
 
 use crate::disk::{Disk, Failing};
-use crate::place::{NOW, Place, commit, contents, durable, key, object, regardless};
+use crate::place::{self, NOW, Place, commit, contents, durable, key, object, regardless};
 
 type Contents = Vec<Arc<Object>>;
 
@@ -40,6 +40,7 @@ async fn workload(store: &Store) -> Run {
                 tx.delete(key(&format!("a-{}", round - 4)), regardless(), NOW);
                 tx.put_status(key(&format!("b-{}", round - 4)), None, Arc::new(json!({ "round": round })));
             }
+            tx
         })
         .await;
         match result {
@@ -65,13 +66,20 @@ fn open(disk: &Arc<Disk>) -> Result<Store, OpenError> {
     Place::Disk(Arc::clone(disk)).try_open(CommitMode::Inline)
 }
 
+/// A disk with an empty database: making a new one whole or not at all is what the link of a finished file is for.
+fn blank() -> Arc<Disk> {
+    let disk = Disk::new();
+    Redb::over(Arc::<Disk>::clone(&disk)).load().unwrap();
+    disk
+}
+
 /// Opens the store again and checks that it is where the run left it, or at an earlier accepted state no older than `oldest`.
 async fn check(disk: &Arc<Disk>, run: &Run, oldest: usize, what: &str) {
     let store = open(disk).unwrap_or_else(|error| panic!("{what}: {error:?}"));
     let found = contents(&store);
     let at = run.accepted.iter().rposition(|contents| *contents == found);
     assert!(at.is_some_and(|at| at >= oldest), "{what}: found state {at:?}, {oldest} was on disk");
-    let next = durable(&store, |tx| drop(tx.create(object("after", json!({}))))).await.unwrap();
+    let next = durable(&store, |tx| tx.create(object("after", json!({})))).await.unwrap();
     assert!(next.resource_version > run.highest, "{what}: version {} after {}", next.resource_version, run.highest);
 }
 
@@ -82,7 +90,7 @@ async fn every_call_fails_once_and_nothing_is_half_done_or_lost() {
         for crash in [false, true] {
             for n in 1.. {
                 let what = format!("call {n} fails ({failing:?}), crash: {crash}");
-                let disk = Disk::new();
+                let disk = blank();
                 disk.fail_nth(n, failing);
                 let run = match open(&disk) {
                     Ok(store) => {
@@ -157,13 +165,13 @@ async fn a_full_disk_refuses_and_the_store_goes_on_when_there_is_space() {
         let disk = Disk::new();
         let place = Place::Disk(Arc::clone(&disk));
         let store = place.open(mode);
-        durable(&store, |tx| drop(tx.create(object("first", json!({}))))).await.unwrap();
-        disk.set_capacity(disk.bytes().len() as u64);
+        durable(&store, |tx| tx.create(object("first", json!({})))).await.unwrap();
+        disk.set_capacity(disk.bytes().len() as u64 + (5 << 20));
         let mut model: BTreeMap<ObjectKey, Arc<Object>> = contents(&store).into_iter().map(|object| (object.key.clone(), object)).collect();
         let mut refused = 0;
         for number in 0..60 {
             let made = object(&format!("big-{number}"), json!({"text": "x".repeat(200_000)}));
-            match durable(&store, |tx| drop(tx.create(made))).await {
+            match durable(&store, |tx| tx.create(made)).await {
                 Ok(committed) => {
                     let object = committed.outcomes[0].object();
                     model.insert(object.key.clone(), Arc::clone(object));
@@ -177,11 +185,15 @@ async fn a_full_disk_refuses_and_the_store_goes_on_when_there_is_space() {
             assert_eq!(contents(&store), model.values().cloned().collect::<Vec<_>>());
         }
         assert!(refused > 0 && model.len() > 1, "{refused} refused, {} accepted", model.len());
-        // While the disk is full nothing is accepted on trust either.
-        let soon = commit(&store, Durability::Soon, |tx| drop(tx.create(object("soon", json!({"text": "x".repeat(200_000)}))))).await;
-        assert!(matches!(soon, Err(StoreError::Backend(_))));
+        // What may wait is still taken on trust once, but no longer when it was seen that the disk does not take it.
+        let big = |name: &str| object(name, json!({"text": "x".repeat(200_000)}));
+        let soon = commit(&store, Durability::Soon, |tx| tx.create(big("soon"))).await.unwrap();
+        model.insert(key("soon"), Arc::clone(soon.outcomes[0].object()));
+        assert!(matches!(store.sync().await, Err(StoreError::Backend(_))));
+        assert!(matches!(commit(&store, Durability::Soon, |tx| tx.create(big("later"))).await, Err(StoreError::Backend(_))));
+        assert_eq!(contents(&store), model.values().cloned().collect::<Vec<_>>());
         disk.set_capacity(u64::MAX);
-        let made = durable(&store, |tx| drop(tx.create(object("after", json!({"text": "x".repeat(200_000)}))))).await.unwrap();
+        let made = durable(&store, |tx| tx.create(object("after", json!({"text": "x".repeat(200_000)})))).await.unwrap();
         model.insert(key("after"), Arc::clone(made.outcomes[0].object()));
         drop(store);
         disk.crash();
@@ -193,10 +205,10 @@ async fn a_full_disk_refuses_and_the_store_goes_on_when_there_is_space() {
 async fn soon_writes_outlive_a_failed_flush() {
     let disk = Disk::new();
     let store = open(&disk).unwrap();
-    durable(&store, |tx| drop(tx.create(object("first", json!({}))))).await.unwrap();
+    durable(&store, |tx| tx.create(object("first", json!({})))).await.unwrap();
     for number in 0..5 {
         let name = format!("soon-{number}");
-        commit(&store, Durability::Soon, |tx| drop(tx.create(object(&name, json!({}))))).await.unwrap();
+        commit(&store, Durability::Soon, |tx| tx.create(object(&name, json!({})))).await.unwrap();
     }
     disk.fail_nth(3, Failing::HalfDone);
     store.sync().await.unwrap_err();
@@ -217,6 +229,20 @@ fn a_file_in_use_is_said_to_be_so() {
     assert!(matches!(error, OpenError::InUse { .. }) && error.retry() == Retry::Transient, "{error:?}");
     drop(store);
     place.open(CommitMode::Inline);
+}
+
+#[tokio::test]
+async fn a_crash_while_the_file_was_made_leaves_nothing_in_the_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = place::file(&directory);
+    for leftover in [&b""[..], b"half a database"] {
+        std::fs::write(path.with_extension("redb.new"), leftover).unwrap();
+        let store = Store::open(Box::new(Redb::at(&path)), qm_store::Options::default()).unwrap();
+        durable(&store, |tx| tx.create(object("app", json!({})))).await.unwrap();
+        drop(store);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        std::fs::remove_file(&path).unwrap();
+    }
 }
 
 #[test]

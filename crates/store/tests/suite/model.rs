@@ -242,7 +242,10 @@ async fn run(place: &Place, mode: CommitMode, acts: Vec<Act>) {
                 store = place.open(mode);
                 let found = rows(&store);
                 let survived = history.iter().rev().find(|state| state.rows == found);
-                model = Model { version: store.resource_version(), ..survived.unwrap_or_else(|| panic!("{found:?} not in {history:?}")).clone() };
+                model = Model {
+                    version: store.resource_version(),
+                    ..survived.unwrap_or_else(|| panic!("{found:?} not in {history:?}")).clone()
+                };
                 history = vec![model.clone()];
                 assert!(model.version >= highest, "version {} after {highest}", model.version);
                 watch = store.watch(store.resource_version()).unwrap();
@@ -287,7 +290,8 @@ fn act() -> impl Strategy<Value = Act> {
 
 fn check(cases: u32, mode: CommitMode, place: fn() -> Place) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() });
+    let mut runner =
+        proptest::test_runner::TestRunner::new(ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() });
     let acts = prop::collection::vec(act(), 1..60);
     runner.run(&acts, |acts| Ok(runtime.block_on(run(&place(), mode, acts)))).unwrap();
 }

@@ -76,18 +76,18 @@ pub(crate) fn object(name: &str, spec: Value) -> Object {
     Object::new(key(name), format!("uid-{name}"), NOW, spec)
 }
 
-pub(crate) async fn commit(store: &Store, durability: Durability, fill: impl FnOnce(&mut Tx)) -> Result<Committed, StoreError> {
+pub(crate) async fn commit(store: &Store, durability: Durability, fill: impl FnOnce(&mut Tx) -> &mut Tx) -> Result<Committed, StoreError> {
     let mut tx = store.tx();
     fill(&mut tx);
     tx.commit(durability).await
 }
 
-pub(crate) async fn durable(store: &Store, fill: impl FnOnce(&mut Tx)) -> Result<Committed, StoreError> {
+pub(crate) async fn durable(store: &Store, fill: impl FnOnce(&mut Tx) -> &mut Tx) -> Result<Committed, StoreError> {
     commit(store, Durability::Durable, fill).await
 }
 
 pub(crate) async fn create(store: &Store, name: &str) -> Arc<Object> {
-    let committed = durable(store, |tx| drop(tx.create(object(name, json!({"image": name}))))).await.unwrap();
+    let committed = durable(store, |tx| tx.create(object(name, json!({"image": name})))).await.unwrap();
     Arc::clone(committed.outcomes[0].object())
 }
 
