@@ -165,7 +165,8 @@ impl Watch {
         self.after
     }
 
-    /// The next transaction's changes, waiting for them if there are none yet. Dropping the future loses nothing.
+    /// The next transaction's changes, waiting for them if there are none yet. Dropping the future loses nothing. It never ends by
+    /// itself: who shuts down drops it.
     ///
     /// # Errors
     /// When this watcher fell behind the log.

@@ -168,10 +168,12 @@ fn create(path: &Path) -> Result<(), Failure> {
     transaction.commit()?;
     database.close()?;
     match fs::hard_link(&fresh, path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
-        _ => {}
+        Ok(()) => fs::remove_file(&fresh)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::remove_file(&fresh)?,
+        // A file system without links; renaming replaces, so look once more.
+        Err(_) if !fs::exists(path)? => fs::rename(&fresh, path)?,
+        Err(error) => return Err(error.into()),
     }
-    fs::remove_file(&fresh)?;
     Ok(File::open(directory)?.sync_all()?)
 }
 

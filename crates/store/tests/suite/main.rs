@@ -6,6 +6,7 @@ mod conformance;
 mod damage;
 mod disk;
 mod faults;
+mod grouping;
 mod leases;
 mod model;
 mod place;
