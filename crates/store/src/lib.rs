@@ -17,7 +17,7 @@ mod tx;
 mod watch;
 mod writer;
 
-pub use backend::{Backend, BackendError, Flush, Write};
+pub use backend::{Backend, BackendError, Flush, Records, Write};
 pub use backup::{BACKUP_FORMAT, Backup, RestoreError, restore};
 pub use error::{OpenError, Retry, StoreError};
 pub use lease::{Held, Lease, LeaseError, Leases, MonoMillis};

@@ -5,12 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::backend::{Backend, Flush, Write};
+use crate::backend::{Backend, Flush, Records, Write};
 use crate::error::OpenError;
 use crate::record::{self, FORMAT_VERSION, RecordKey};
-
-/// Every record as the backend gave it, in key order.
-pub(crate) type Records = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// From one format to the next; the error says what could not be understood.
 type Step = fn(Records) -> Result<Records, String>;

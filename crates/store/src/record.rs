@@ -11,6 +11,8 @@ use qm_api::name::Name;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::backend::Records;
+
 /// The format this release writes.
 pub const FORMAT_VERSION: u64 = 1;
 
@@ -150,7 +152,7 @@ impl Contents {
     ///
     /// # Errors
     /// What cannot be read, in words.
-    pub(crate) fn decode(records: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self, String> {
+    pub(crate) fn decode(records: Records) -> Result<Self, String> {
         let mut contents = Self::default();
         let mut shared = Interner::default();
         for (key, value) in records {

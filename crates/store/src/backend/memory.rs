@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Backend, BackendError, Flush, Write};
+use super::{Backend, BackendError, Flush, Records, Write};
 
 #[derive(Debug, Default)]
-struct Records {
+struct Content {
     flushed: BTreeMap<Vec<u8>, Vec<u8>>,
     unsynced: Vec<Write>,
     preserved: Vec<String>,
@@ -14,7 +14,7 @@ struct Records {
 
 /// A backend in memory. Clones share the same records: keep one to open the store again after a crash.
 #[derive(Clone, Debug, Default)]
-pub struct Memory(Arc<Mutex<Records>>);
+pub struct Memory(Arc<Mutex<Content>>);
 
 impl Memory {
     /// An empty place.
@@ -32,12 +32,12 @@ impl Memory {
         self.records().preserved.clone()
     }
 
-    fn records(&self) -> MutexGuard<'_, Records> {
+    fn records(&self) -> MutexGuard<'_, Content> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Records {
+impl Content {
     fn flush(&mut self) {
         for write in std::mem::take(&mut self.unsynced) {
             match write.value {
@@ -50,7 +50,7 @@ impl Records {
 
 impl Backend for Memory {
     /// Reads what a process that starts after another would read: unflushed writes are still there unless they were forgotten.
-    fn load(&mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BackendError> {
+    fn load(&mut self) -> Result<Records, BackendError> {
         let mut records = self.records();
         records.flush();
         Ok(records.flushed.iter().map(|(key, value)| (key.clone(), value.clone())).collect())

@@ -12,6 +12,9 @@ mod redb;
 pub use self::memory::Memory;
 pub use self::redb::Redb;
 
+/// Records as a backend gives them: keys and values.
+pub type Records = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// One record to write: a value to set, or `None` to remove the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
@@ -43,7 +46,7 @@ pub trait Backend: Send {
     ///
     /// # Errors
     /// When the place cannot be read, or is held by another process.
-    fn load(&mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BackendError>;
+    fn load(&mut self) -> Result<Records, BackendError>;
 
     /// Stores one batch.
     ///

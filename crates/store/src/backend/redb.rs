@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageBackend, StorageError, TableDefinition};
 
-use super::{Backend, BackendError, Flush, Write};
+use super::{Backend, BackendError, Flush, Records, Write};
 
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 
@@ -62,7 +62,7 @@ impl Redb {
         Ok(self.database.insert(database))
     }
 
-    fn read(&mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Failure> {
+    fn read(&mut self) -> Result<Records, Failure> {
         let transaction = self.database()?.begin_read()?;
         let table = match transaction.open_table(RECORDS) {
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
@@ -85,8 +85,7 @@ impl Redb {
         transaction.set_durability(Durability::Immediate).map_err(|error| Failure::Redb(error.into()))?;
         {
             let mut table = transaction.open_table(RECORDS)?;
-            let waiting = unsynced.iter().map(|(key, value)| (key, value));
-            for (key, value) in waiting.chain(writes.iter().map(|write| (&write.key, &write.value))) {
+            for (key, value) in unsynced.iter().chain(writes.iter().map(|write| (&write.key, &write.value))) {
                 match value {
                     Some(value) => table.insert(key.as_slice(), value.as_slice())?,
                     None => table.remove(key.as_slice())?,
@@ -103,7 +102,7 @@ impl Redb {
 }
 
 impl Backend for Redb {
-    fn load(&mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BackendError> {
+    fn load(&mut self) -> Result<Records, BackendError> {
         self.read().map_err(|failure| self.failed(failure))
     }
 

@@ -93,7 +93,8 @@ async fn the_generation_counts_changes_of_the_spec_and_equal_puts_are_nothing() 
         let store = place.open(mode);
         let mut current = create(&store, "app").await;
         let mut watch = store.watch(store.resource_version()).unwrap();
-        let steps: Vec<(&str, fn(&mut Object), u64, bool)> = vec![
+        type Step = (&'static str, fn(&mut Object), u64, bool);
+        let steps: Vec<Step> = vec![
             ("the same", |_| {}, 1, false),
             (
                 "a foreign uid and times",

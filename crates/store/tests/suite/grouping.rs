@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use qm_store::backend::Memory;
-use qm_store::{Backend, BackendError, Durability, Flush, Options, Store, StoreError, Write};
+use qm_store::{Backend, BackendError, Durability, Flush, Options, Records, Store, StoreError, Write};
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -29,7 +29,7 @@ fn gated() -> (Gated, Gate) {
 }
 
 impl Backend for Gated {
-    fn load(&mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BackendError> {
+    fn load(&mut self) -> Result<Records, BackendError> {
         self.memory.load()
     }
 

@@ -293,7 +293,12 @@ fn check(cases: u32, mode: CommitMode, place: fn() -> Place) {
     let mut runner =
         proptest::test_runner::TestRunner::new(ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() });
     let acts = prop::collection::vec(act(), 1..60);
-    runner.run(&acts, |acts| Ok(runtime.block_on(run(&place(), mode, acts)))).unwrap();
+    runner
+        .run(&acts, |acts| {
+            runtime.block_on(run(&place(), mode, acts));
+            Ok(())
+        })
+        .unwrap();
 }
 
 #[test]
