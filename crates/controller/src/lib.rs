@@ -4,8 +4,19 @@
 //! decide. Every clock, id and connection is injected. Start at [`run`].
 
 pub mod clock;
+pub mod controller;
 pub mod dial;
 pub mod docker;
+pub mod events;
+mod execute;
+pub mod feed;
+pub mod instance;
+pub mod intents;
+pub mod metrics;
 pub mod mirror;
+mod pass;
+pub mod probe;
 pub mod queue;
+pub mod records;
+pub mod status;
 pub mod world;
