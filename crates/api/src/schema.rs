@@ -162,29 +162,12 @@ pub fn crd(kind: &Kind) -> Option<Value> {
     let mut crd = serde_json::to_value((kind.crd?)()).ok()?;
     if let Some(version) = crd.pointer_mut("/spec/versions/0") {
         version["additionalPrinterColumns"] = kind.columns.iter().map(crd_column).collect();
-        structural(&mut version["schema"]);
     }
     Some(crd)
 }
 
 fn crd_column(column: &registry::Column) -> Value {
     json!({"name": column.name, "jsonPath": column.path, "type": column.kind.word(), "priority": column.priority, "description": column.description})
-}
-
-/// A structural schema has no lists of types: such a field takes any scalar, and admission judges it.
-fn structural(schema: &mut Value) {
-    match schema {
-        Value::Array(items) => items.iter_mut().for_each(structural),
-        Value::Object(map) => {
-            if matches!(map.get("type"), Some(Value::Array(_))) {
-                map.remove("type");
-                map.remove("format");
-                map.insert("x-kubernetes-preserve-unknown-fields".into(), true.into());
-            }
-            map.values_mut().for_each(structural);
-        }
-        _ => {}
-    }
 }
 
 /// Every generated file: path from the root of the repository -> text.

@@ -125,7 +125,13 @@ fn texts_of_every_shape_are_read() {
     let list = format!("apiVersion: v1\nkind: List\nitems:\n- {}", plain.trim_end().replace('\n', "\n  "));
     let own_list = list.replace("apiVersion: v1\nkind: List", "apiVersion: quaymaster.dev/v1alpha1\nkind: MiniServiceList");
     let anchors = plain.replace("env: {PORT: 1.10,", "labels: &l {ON: x, PORT: 1.10}\n    env: {<<: *l,");
+    let value = json!({"apiVersion": "quaymaster.dev/v1alpha1", "kind": "MiniService", "metadata": {"name": "a", "annotations": {"long": "x".repeat(5000)}},
+        "spec": {"container": {"image": "busybox:1", "env": expected, "command": ["sh", "-c", "a/b \u{1F600} \"q\" \\ \t"]}}});
+    let json = serde_json::to_string_pretty(&value).unwrap();
     for (name, text) in [
+        ("json with tabs", json.replace("  ", "\t")),
+        ("json", json),
+        ("json in one line", value.to_string().replace('/', "\\/")),
         ("plain", plain.clone()),
         ("crlf", plain.replace('\n', "\r\n")),
         ("bom", format!("\u{feff}{plain}")),

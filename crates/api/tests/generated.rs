@@ -52,7 +52,7 @@ fn editors_and_crds_get_what_they_need() {
         if path.ends_with(".yaml") {
             let file = qm_api::manifest::parse_file(&"crd.yaml".into(), text.as_bytes(), &qm_api::manifest::Limits::default());
             assert_eq!((file.skipped, file.violations.len()), (1, 0), "{path}");
-            assert!(!text.contains("[\"string\"") && !text.contains("type:\n"), "{path} is not structural");
+            assert!(!text.contains("quaymaster-scalar"), "{path} is not structural");
         }
     }
 }

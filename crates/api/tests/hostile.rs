@@ -79,7 +79,7 @@ fn documents() {
     };
     let file = parse(text(9_999).as_bytes());
     assert_eq!((file.documents.len(), first(&file)), (9_999, None));
-    assert_eq!(first(&parse(text(10_001).as_bytes())), Some((Code::TooLarge, 50_001)));
+    assert_eq!(first(&parse(text(10_001).as_bytes())), Some((Code::TooLarge, 50_000)));
     let items = (0..10_001).map(|_| "- {a: 1}\n").collect::<String>();
     let list = format!("apiVersion: v1\nkind: List\nmetadata: {{a: quaymaster.dev}}\nitems:\n{items}");
     assert_eq!(first(&parse(list.as_bytes())).map(|(code, _)| code), Some(Code::TooLarge));

@@ -161,7 +161,7 @@ fn check_header(node: &Node, findings: &mut Findings) -> Option<&'static str> {
     match registry::by_kind(kind) {
         Some(known) if known.face == Face::User => is_good.then_some(known.kind),
         Some(known) => {
-            let problem = Problem::error(Code::UnknownKind, path.clone(), format!("a {} cannot be declared", known.kind));
+            let problem = Problem::error(Code::UnknownKind, path.clone(), format!("the kind `{}` cannot be declared", known.kind));
             add(findings, problem.help("the operator makes it"), node.locate(&path));
             None
         }
@@ -295,6 +295,7 @@ fn check_texts(value: &Node, span: Span, path: &FieldPath, findings: &mut Findin
     }
     let shape = Shape::Map(Box::new(Shape::Scalar(TextShape::default())));
     let Some(serde_json::Value::Object(map)) = walk(&shape, value, span, path, findings) else { return BTreeMap::new() };
+    let key_span = |key: &str| value.entry(key).map_or(span, |entry| entry.span);
     let mut texts = BTreeMap::new();
     let mut bytes = 0;
     for (key, text) in &map {
@@ -308,7 +309,7 @@ fn check_texts(value: &Node, span: Span, path: &FieldPath, findings: &mut Findin
             Texts::Annotations(_) => None,
         };
         if let Some(message) = key_error.or(value_error) {
-            add(findings, Problem::error(Code::BadName, below, message), value.locate(&FieldPath::root().key(key)));
+            add(findings, Problem::error(Code::BadName, below, message), key_span(key));
             continue;
         }
         let is_reserved = match what {
@@ -319,7 +320,7 @@ fn check_texts(value: &Node, span: Span, path: &FieldPath, findings: &mut Findin
         };
         if is_reserved {
             let problem = Problem::error(Code::Reserved, below, format!("`{key}` is reserved"));
-            add(findings, problem.help("the operator sets it; choose another one"), value.locate(&FieldPath::root().key(key)));
+            add(findings, problem.help("the operator sets it; choose another one"), key_span(key));
         }
         texts.insert(key.as_str().into(), text.into());
     }

@@ -193,8 +193,9 @@ fn read_document(file: &mut ParsedFile, root: &Node, faults: Vec<Fault>, limits:
 fn read_object(file: &mut ParsedFile, item: &Node, has_faults: bool) {
     let checked = document::check_file(item, &file.path);
     let source = Name::default();
+    let object = checked.key.clone().filter(|key| !key.name.is_empty());
     for (problem, span) in checked.problems {
-        let violation = problem.placed(checked.key.clone(), span.place(&source, &file.path));
+        let violation = problem.placed(object.clone(), span.place(&source, &file.path));
         file.add(violation);
     }
     match &checked.key {

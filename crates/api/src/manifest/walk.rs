@@ -15,6 +15,11 @@ use crate::spec::quantity::check_format;
 pub struct Findings(pub Vec<(Problem, Span)>);
 
 impl Findings {
+    /// Nobody reads more; finding near words for all of them would only cost time.
+    fn is_full(&self) -> bool {
+        self.0.len() >= super::MAX_VIOLATIONS
+    }
+
     fn error(&mut self, code: Code, path: &FieldPath, span: Span, message: String, help: String) {
         self.0.push((Problem::error(code, path.clone(), message).help(help), span));
     }
@@ -84,6 +89,9 @@ fn walk_object(
     for entry in entries {
         let below = path.key(&entry.key);
         let Some(field) = fields.get(&entry.key) else {
+            if findings.is_full() {
+                continue;
+            }
             let message = format!("there is no field `{}` {}", shorten(&entry.key), within(path));
             findings.error(Code::UnknownField, &below, entry.span, message, field_help(&entry.key, fields));
             continue;
@@ -119,16 +127,17 @@ fn field_help(key: &str, fields: &std::collections::BTreeMap<Box<str>, Field>) -
     }
 }
 
+/// Whether the text can be decoded: one of a wrong length can, and then the rules of the kind see the rest.
 fn check_text(limits: &TextShape, text: &str, path: &FieldPath, span: Span, findings: &mut Findings) -> bool {
     let length = text.chars().count();
     if length < limits.min {
         let message = if length == 0 { format!("`{path}` is empty") } else { format!("`{path}` has fewer than {} characters", limits.min) };
-        findings.error(Code::OutOfRange, path, span, message, "give it a value".to_owned());
-        return false;
+        findings.error(Code::OutOfRange, path, span, message, format!("at least {} are needed", limits.min));
+        return true;
     }
     if let Some(max) = limits.max.filter(|max| length > *max) {
         findings.error(Code::OutOfRange, path, span, format!("`{path}` has {length} characters"), format!("at most {max} are allowed"));
-        return false;
+        return true;
     }
     match check_format(&limits.format, text) {
         Ok(()) => true,
@@ -214,6 +223,9 @@ fn type_help(shape: &Shape, node: &Node) -> String {
         (Shape::List(_), Content::Scalar(text, _)) if text.len() <= 60 => format!("write it as a list: [{}]", Value::from(&**text)),
         (Shape::List(_), Content::Map(_)) => "write each element on a line of its own that begins with `- `".to_owned(),
         (Shape::Map(_), Content::List(_)) => "write `key: value` lines instead of a list".to_owned(),
+        (Shape::Object(fields), Content::Scalar(text, _)) if fields.contains_key("service") => {
+            format!("write {{service: {}}}", shorten(text))
+        }
         (Shape::Object(fields), _) if fields.len() <= 12 => format!("its fields are {}", list_words(fields.keys().map(|name| &**name))),
         _ => String::new(),
     }
@@ -256,8 +268,10 @@ pub fn suggest<'a>(word: &str, options: impl Iterator<Item = &'a str>) -> Option
         .filter_map(|option| {
             let other = plain(option);
             let distance = strsim::damerau_levenshtein(&word, &other);
-            // `replica` for `replicas`, `unless` for nothing: a prefix counts when most of the word is there.
-            (distance <= limit && distance < other.chars().count()).then_some((distance, option))
+            let is_near = distance <= limit && distance < other.chars().count();
+            // `restartPolicy` for `restart`.
+            let is_longer = other.len() >= 5 && word.starts_with(&other);
+            (is_near || is_longer).then_some((distance, option))
         })
         .min()
         .map(|(_, option)| option)

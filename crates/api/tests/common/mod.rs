@@ -11,31 +11,31 @@ use qm_api::manifest::{Limits, parse_file};
 use qm_api::name::Name;
 
 /// A mini service `ns/name` with a container and, indented by two, more lines of spec.
-pub fn service(namespace: &str, name: &str, spec: &str) -> String {
+pub(crate) fn service(namespace: &str, name: &str, spec: &str) -> String {
     format!(
         "apiVersion: quaymaster.dev/v1alpha1\nkind: MiniService\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  container:\n    image: busybox:1\n{spec}"
     )
 }
 
 /// The files as inputs of one source `s`.
-pub fn inputs(files: &[(&str, &str)]) -> Vec<FileInput> {
+pub(crate) fn inputs(files: &[(&str, &str)]) -> Vec<FileInput> {
     let parse = |(path, text): &(&str, &str)| parse_file(&Name::from(*path), text.as_bytes(), &Limits::default());
     files.iter().map(|file| FileInput { source: "s".into(), parsed: Arc::new(parse(file)) }).collect()
 }
 
 /// Admits files with nothing else around.
-pub fn admit(files: &[(&str, &str)]) -> Admission {
+pub(crate) fn admit(files: &[(&str, &str)]) -> Admission {
     admit_with(files, &BTreeMap::new(), &LastGood::new())
 }
 
 /// Admits files with attachments and a past.
-pub fn admit_with(files: &[(&str, &str)], attachments: &BTreeMap<(Name, Name), Attached>, last: &LastGood) -> Admission {
+pub(crate) fn admit_with(files: &[(&str, &str)], attachments: &BTreeMap<(Name, Name), Attached>, last: &LastGood) -> Admission {
     let files = inputs(files);
     admit_set(&Set { files: &files, attachments, existing: &Known::default(), unreadable: &[] }, last)
 }
 
 /// One violation as text, with what it points at.
-pub fn render(violation: &Violation, texts: &BTreeMap<&str, &str>) -> String {
+pub(crate) fn render(violation: &Violation, texts: &BTreeMap<&str, &str>) -> String {
     let mut out = String::new();
     let severity = if violation.severity == Severity::Error { "error" } else { "warning" };
     let place = violation.place.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
@@ -55,7 +55,7 @@ pub fn render(violation: &Violation, texts: &BTreeMap<&str, &str>) -> String {
 }
 
 /// All of an admission as text.
-pub fn render_all(admission: &Admission, files: &[(&str, &str)]) -> String {
+pub(crate) fn render_all(admission: &Admission, files: &[(&str, &str)]) -> String {
     let texts: BTreeMap<&str, &str> = files.iter().copied().collect();
     let mut out: String = admission.violations.iter().map(|violation| render(violation, &texts)).collect();
     let objects: Vec<String> = admission.objects.iter().map(|object| object.key.to_string()).collect();
