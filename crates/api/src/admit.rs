@@ -251,10 +251,10 @@ fn finish(
     attachments: &BTreeMap<(Name, Name), Attached>,
 ) -> Admission {
     found.sort_by(|a, b| {
-        let order = |found: &Found| {
-            (found.violation.place.clone(), found.violation.code, found.violation.path.clone(), found.violation.object.clone())
-        };
-        order(a).cmp(&order(b)).then_with(|| a.violation.message.cmp(&b.violation.message))
+        let (a, b) = (&a.violation, &b.violation);
+        let place = || a.place.cmp(&b.place);
+        let field = || a.code.cmp(&b.code).then_with(|| a.path.cmp(&b.path));
+        place().then_with(field).then_with(|| a.object.cmp(&b.object)).then_with(|| a.message.cmp(&b.message))
     });
     let mut warnings: BTreeMap<ObjectKey, Vec<Violation>> = BTreeMap::new();
     for (index, found) in found.iter().enumerate() {
