@@ -9,6 +9,7 @@ use qm_api::meta::{Object, ObjectKey};
 use qm_plan::desired::{DesiredNetwork, DesiredService, Files};
 use qm_store::{ChangeKind, Snapshot};
 
+use crate::apply::Sources;
 use crate::controller::Controller;
 use crate::records::{ATTACHMENT, FILES};
 use crate::world::Wanted;
@@ -24,7 +25,7 @@ impl Controller {
     }
 
     /// Follows the store for ever.
-    pub async fn feed(self: Arc<Self>) {
+    pub async fn feed(self: Arc<Self>, sources: Arc<Sources>) {
         let mut version = self.store.resource_version();
         self.feed_all();
         'watch: loop {
@@ -60,8 +61,15 @@ impl Controller {
                     }
                     edges_changed |= change.kind == ChangeKind::Delete || previous.is_none_or(|p| dependencies(p) != dependencies(object));
                     match change.kind {
-                        ChangeKind::Delete => wanted.push(Wanted::Gone(object.key.clone())),
+                        ChangeKind::Delete => {
+                            // What reappeared while it was being deleted is made anew now.
+                            sources.poke();
+                            wanted.push(Wanted::Gone(object.key.clone()));
+                        }
                         ChangeKind::Put => {
+                            if object.is_deleting() {
+                                sources.poke();
+                            }
                             // A changed input frees what was spent.
                             self.remember(&object.key, |m| {
                                 m.failures = 0;

@@ -3,6 +3,7 @@
 //! Owns the queue, the mirror of the engine, probes, the executor and the one status writer. It decides nothing that `plan` could
 //! decide. Every clock, id and connection is injected. Start at [`run`].
 
+pub mod apply;
 pub mod clock;
 pub mod controller;
 pub mod dial;
@@ -15,8 +16,10 @@ pub mod intents;
 pub mod metrics;
 pub mod mirror;
 mod pass;
+pub mod ports;
 pub mod probe;
 pub mod queue;
 pub mod records;
+pub mod run;
 pub mod status;
 pub mod world;
