@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::LazyLock;
 
 use super::Attached;
 use super::facts::{At, Facts, HostPort, Volume};
@@ -31,6 +32,17 @@ pub(super) struct Member<'a> {
     pub(super) document: Option<&'a Document>,
     pub(super) key: &'a ObjectKey,
     pub(super) facts: &'a Facts,
+    /// The namespaces that its file last spoke of and now does not: a bad document may have moved out of them.
+    pub(super) left: &'a BTreeSet<Name>,
+}
+
+impl<'a> Member<'a> {
+    /// An object that is there already.
+    pub(super) fn stored(key: &'a ObjectKey, facts: &'a Facts) -> Self {
+        static NO_NAME: LazyLock<Name> = LazyLock::new(Name::default);
+        static NO_NAMES: BTreeSet<Name> = BTreeSet::new();
+        Self { source: &NO_NAME, file: &NO_NAME, document: None, key, facts, left: &NO_NAMES }
+    }
 }
 
 impl Member<'_> {
@@ -39,7 +51,10 @@ impl Member<'_> {
     }
 
     fn namespaces(&self) -> BTreeSet<Name> {
-        if self.document.is_some() { BTreeSet::from([self.key.namespace.clone()]) } else { BTreeSet::new() }
+        if self.document.is_none() {
+            return BTreeSet::new();
+        }
+        self.left.iter().chain([&self.key.namespace]).cloned().collect()
     }
 
     /// A problem of this object.
