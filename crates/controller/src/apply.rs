@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use qm_api::admit::{Admission, Attached, Candidate, FileInput, Known, LastGood, Set, Unreadable, admit_set};
+use qm_api::admit::{Admission, Attached, Candidate, FileInput, Known, LastGood, Set, Unreadable, admit_set, last_good};
 use qm_api::conditions::Reason;
 use qm_api::field::Violation;
 use qm_api::kinds::mini_service::KIND as SERVICE;
@@ -120,13 +120,16 @@ impl Sources {
 }
 
 /// Admits sources as one set. Objects of the store that come from elsewhere are not looked at: none can, in this release.
-pub fn admit(inputs: &[Arc<SourceInput>], last: &LastGood) -> Admission {
+pub fn admit(inputs: &[Arc<SourceInput>], last: &LastGood) -> (Admission, LastGood) {
     let files: Vec<FileInput> =
         inputs.iter().flat_map(|i| i.files.iter().map(|f| FileInput { source: i.id.clone(), parsed: f.clone() })).collect();
     let attachments: BTreeMap<(Name, Name), Attached> =
         inputs.iter().flat_map(|i| i.attachments.iter().map(|(path, a)| ((i.id.clone(), path.clone()), a.clone()))).collect();
     let unreadable: Vec<Unreadable> = inputs.iter().flat_map(|i| i.unreadable.iter().cloned()).collect();
-    admit_set(&Set { files: &files, attachments: &attachments, existing: &Known::default(), unreadable: &unreadable }, last)
+    let set = Set { files: &files, attachments: &attachments, existing: &Known::default(), unreadable: &unreadable };
+    let admission = admit_set(&set, last);
+    let next = last_good(&set, &admission, last);
+    (admission, next)
 }
 
 /// Applies for ever: whenever a source changes, an object is gone, or somebody approved something.
@@ -162,9 +165,9 @@ fn remembered(snapshot: &Snapshot) -> LastGood {
 }
 
 impl Controller {
-    async fn apply(&self, sources: &Sources, inputs: &[Arc<SourceInput>]) -> Result<(), StoreError> {
+    pub(crate) async fn apply(&self, sources: &Sources, inputs: &[Arc<SourceInput>]) -> Result<(), StoreError> {
         let last = sources.last_good.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let admission = admit(inputs, &last);
+        let (admission, next_last) = admit(inputs, &last);
         let snapshot = self.store.snapshot();
         let now = self.now();
         let mut tx = self.store.tx();
@@ -223,6 +226,7 @@ impl Controller {
             let written = committed.outcomes.iter().filter(|o| matches!(o, Outcome::Written(_))).count();
             tracing::info!(objects = admission.objects.len(), written, removed = removals.len(), "manifests applied");
         }
+        *sources.last_good.lock().unwrap_or_else(PoisonError::into_inner) = next_last;
         self.note_application(sources, inputs, admission, held);
         Ok(())
     }
@@ -345,14 +349,6 @@ impl Controller {
                 message: format!("nothing is removed while {message}"),
                 objects: Vec::new(),
             });
-        }
-        {
-            let mut last = sources.last_good.lock().unwrap_or_else(PoisonError::into_inner);
-            for input in inputs {
-                for file in input.files.iter().filter(|f| !f.has_errors()) {
-                    last.insert((input.id.clone(), file.path.clone()), file.namespaces.clone());
-                }
-            }
         }
         let frozen: BTreeMap<Name, Vec<Violation>> = admission
             .frozen

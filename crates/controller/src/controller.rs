@@ -88,20 +88,7 @@ impl Controller {
         metrics: Metrics,
         data_dir: std::path::PathBuf,
     ) -> Self {
-        let snapshot = store.snapshot();
-        let mut revisions: BTreeMap<ObjectKey, Vec<RevisionRecord>> = BTreeMap::new();
-        for object in snapshot.list(records::REVISION, None) {
-            match object.decode_spec::<RevisionRecord>() {
-                Ok(record) => {
-                    let key = ObjectKey::new(mini_service::KIND, object.key.namespace.clone(), record.service.clone());
-                    revisions.entry(key).or_default().push(record);
-                }
-                Err(error) => tracing::warn!(key = %object.key, error = %error, "a revision record cannot be read and is left out"),
-            }
-        }
-        for list in revisions.values_mut() {
-            list.sort_by_key(|r| std::cmp::Reverse(r.revision.number));
-        }
+        let revisions = load_revisions(&store);
         let events = Arc::new(Events::new(store.clone(), clock.clone()));
         Self {
             world,
@@ -116,6 +103,17 @@ impl Controller {
             revisions: Mutex::new(revisions),
             store,
         }
+    }
+
+    /// Reads the revisions of the store again: for a shadow that was filled after it was made.
+    pub(crate) fn reloaded(self) -> Self {
+        *self.revisions.lock().unwrap_or_else(PoisonError::into_inner) = load_revisions(&self.store);
+        self
+    }
+
+    /// Takes what another controller remembers: a shadow must plan as the original would.
+    pub(crate) fn copy_memory(&self, original: &Self) {
+        *self.memory() = original.memory().clone();
     }
 
     pub(crate) fn memory(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, Memory>> {
@@ -227,4 +225,21 @@ impl Controller {
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.wall()
     }
+}
+
+fn load_revisions(store: &Store) -> BTreeMap<ObjectKey, Vec<RevisionRecord>> {
+    let mut revisions: BTreeMap<ObjectKey, Vec<RevisionRecord>> = BTreeMap::new();
+    for object in store.snapshot().list(records::REVISION, None) {
+        match object.decode_spec::<RevisionRecord>() {
+            Ok(record) => {
+                let key = ObjectKey::new(mini_service::KIND, object.key.namespace.clone(), record.service.clone());
+                revisions.entry(key).or_default().push(record);
+            }
+            Err(error) => tracing::warn!(key = %object.key, error = %error, "a revision record cannot be read and is left out"),
+        }
+    }
+    for list in revisions.values_mut() {
+        list.sort_by_key(|r| std::cmp::Reverse(r.revision.number));
+    }
+    revisions
 }

@@ -21,5 +21,6 @@ pub mod probe;
 pub mod queue;
 pub mod records;
 pub mod run;
+pub mod shadow;
 pub mod status;
 pub mod world;

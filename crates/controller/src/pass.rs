@@ -400,12 +400,13 @@ impl Controller {
     async fn finish_reload(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let snapshot = self.store.snapshot();
         let Some(pending) = records::pending_reload(&snapshot, key) else { return Ok(()) };
-        let inner = self.world.lock();
-        if inner.engine_gap().is_some() {
-            return Ok(());
-        }
-        let remains = pending.containers.iter().any(|(id, at)| inner.containers.get(id).is_some_and(|c| c.started_at == *at));
-        drop(inner);
+        let remains = {
+            let inner = self.world.lock();
+            let still = |(id, at): (&qm_api::name::Name, &Option<qm_api::time::Timestamp>)| {
+                inner.containers.get(id).is_some_and(|c| c.started_at == *at)
+            };
+            inner.engine_gap().is_some() || pending.containers.iter().any(still)
+        };
         if remains {
             return Ok(());
         }

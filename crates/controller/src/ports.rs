@@ -16,6 +16,7 @@ use qm_store::{Durability, Precondition, StoreError};
 use serde_json::{Value, json};
 
 use crate::apply::SourceInput;
+use crate::controller::Controller;
 use crate::docker::read::LogStream;
 use crate::intents;
 use crate::records::{PENDING_RELOAD, PendingReloadRecord};
@@ -205,28 +206,7 @@ impl Operator {
 
     /// The plan of everything, in level order, as it would be carried out now.
     pub fn plan(&self) -> Plan {
-        let controller = &self.controller;
-        let snapshot = controller.store.snapshot();
-        let graph = controller.world.graph();
-        let mut whole = Plan::default();
-        for object in snapshot.list("Network", None).filter(|o| !o.is_deleting()) {
-            whole.append(controller.plan_network(object));
-        }
-        let mut services: Vec<&Arc<Object>> = snapshot.list(SERVICE, None).collect();
-        services.sort_by_key(|o| (graph.level(&o.key), o.key.clone()));
-        for object in services {
-            if let Some(desired) = controller.world.service(&object.key) {
-                whole.append(controller.plan_service(object, &desired));
-            }
-        }
-        for object in snapshot.list("Network", None).filter(|o| o.is_deleting()) {
-            whole.append(controller.plan_network(object));
-        }
-        let orphans = controller.world.lock().orphan_owners();
-        for owner in orphans {
-            whole.append(controller.plan_orphan(&owner));
-        }
-        whole
+        plan_all(&self.controller)
     }
 
     /// The graph with its availability.
@@ -373,6 +353,31 @@ impl Operator {
         }
         reasons
     }
+}
+
+/// Composes the plans of all objects in level order: what must be there first, first.
+pub(crate) fn plan_all(controller: &Controller) -> Plan {
+    let snapshot = controller.store.snapshot();
+    let graph = controller.world.graph();
+    let mut whole = Plan::default();
+    for object in snapshot.list("Network", None).filter(|o| !o.is_deleting()) {
+        whole.append(controller.plan_network(object));
+    }
+    let mut services: Vec<&Arc<Object>> = snapshot.list(SERVICE, None).collect();
+    services.sort_by_key(|o| (graph.level(&o.key), o.key.clone()));
+    for object in services {
+        if let Some(desired) = controller.world.service(&object.key) {
+            whole.append(controller.plan_service(object, &desired));
+        }
+    }
+    for object in snapshot.list("Network", None).filter(|o| o.is_deleting()) {
+        whole.append(controller.plan_network(object));
+    }
+    let orphans = controller.world.lock().orphan_owners();
+    for owner in orphans {
+        whole.append(controller.plan_orphan(&owner));
+    }
+    whole
 }
 
 fn reason_text(reason: &str) -> String {
