@@ -75,7 +75,10 @@ impl<'a> Range<'a> {
 
     fn get(&self, name: &str) -> Option<&'a str> {
         let pairs = self.0.split(';').skip(1).filter_map(|pair| pair.split_once('='));
-        pairs.map(|(key, value)| (key.trim(), value.trim().trim_matches('"'))).find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+        pairs
+            .map(|(key, value)| (key.trim(), value.trim().trim_matches('"')))
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v)
     }
 
     fn meta_version(&self) -> Option<MetaVersion> {

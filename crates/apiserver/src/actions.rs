@@ -4,13 +4,14 @@ use axum::body::Body;
 use axum::response::Response;
 use http::StatusCode;
 use http::request::Parts;
-use qm_api::kinds::intent::{Act, Scope};
+use qm_api::kinds::intent::{self, Act, Scope};
+use qm_api::meta::GROUP;
 use qm_api::registry::{self, Kind};
 use qm_api::spec::quantity::Duration;
 use qm_api::time::Timestamp;
 use serde::Deserialize;
 
-use crate::app::{App, Peer, ask, json, read_body};
+use crate::app::{App, Peer, ask, json, parse_object, read_body};
 use crate::ports::ActRequest;
 use crate::query::Query;
 use crate::resource;
@@ -39,14 +40,7 @@ struct Asked {
 }
 
 /// Answers a POST on an action: 201 with the intent.
-pub(crate) async fn act(
-    app: &App,
-    target: Target,
-    action: &str,
-    parts: &Parts,
-    query: &Query,
-    body: Body,
-) -> Result<Response, Failure> {
+pub(crate) async fn act(app: &App, target: Target, action: &str, parts: &Parts, query: &Query, body: Body) -> Result<Response, Failure> {
     let act = supported(action)?;
     if query.get("dryRun").is_some() {
         return Err(Failure::bad_request("an action cannot be tried out with dryRun: see POST /quaymaster/v1/plan"));
@@ -54,8 +48,9 @@ pub(crate) async fn act(
     if let Target::Object { kind, namespace, name } = &target {
         resource::find(&app.store.snapshot(), kind, namespace, name).ok_or_else(|| Failure::no_such_object(kind, name))?;
     }
-    let asked = Asked::parse(&read_body(body).await?)?;
-    let request = asked.into_request(act, target, parts, (app.ports.now)())?;
+    let asked: Asked = parse_object(&read_body(body).await?, "an action")?;
+    let about = |failure: Failure| failure.about(GROUP, intent::KIND, act.word());
+    let request = asked.into_request(act, target, parts, (app.ports.now)()).map_err(about)?;
     let intent = ask((app.ports.act)(request)).await?;
     Ok(json(StatusCode::CREATED, &Whole(&intent)))
 }
@@ -71,13 +66,6 @@ fn supported(action: &str) -> Result<Act, Failure> {
 }
 
 impl Asked {
-    fn parse(body: &[u8]) -> Result<Self, Failure> {
-        if body.trim_ascii().is_empty() {
-            return Ok(Self::default());
-        }
-        serde_json::from_slice(body).map_err(|error| Failure::bad_request(format!("the body is not that of an action: {error}")))
-    }
-
     fn into_request(self, act: Act, target: Target, parts: &Parts, now: Timestamp) -> Result<ActRequest, Failure> {
         let until = end(self.until, self.r#for, now)?;
         let scope = scope(target, self.scope)?;

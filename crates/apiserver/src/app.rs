@@ -16,6 +16,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use qm_store::Store;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -209,6 +210,22 @@ pub(crate) async fn read_body(body: Body) -> Result<Bytes, Failure> {
         Ok(Err(_)) => Err(Failure::bad_request("the body was cut off")),
         Err(_) => Err(Failure::bad_request(format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()))),
     }
+}
+
+/// Reads a JSON object; nothing at all is an empty one.
+///
+/// # Errors
+/// When it is something else, or has keys or values that do not belong there.
+pub(crate) fn parse_object<T: DeserializeOwned + Default>(body: &[u8], of: &str) -> Result<T, Failure> {
+    let body = body.trim_ascii();
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    // A list would be taken for the fields in their order.
+    if !body.starts_with(b"{") {
+        return Err(Failure::bad_request(format!("the body of {of} is a JSON object")));
+    }
+    serde_json::from_slice(body).map_err(|error| Failure::bad_request(format!("the body is not that of {of}: {error}")))
 }
 
 fn is_read(parts: &Parts) -> bool {

@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use crate::app::{App, ask, closing, json, read_body, with_type};
+use crate::app::{App, ask, closing, json, parse_object, read_body, with_type};
 use crate::ports::{CandidateSource, LogRequest, PlanRequest};
 use crate::query::Query;
 use crate::resource;
@@ -42,12 +42,7 @@ struct AskedSource {
 
 /// Answers `POST /quaymaster/v1/plan`.
 pub(crate) async fn plan(app: &App, body: Body) -> Result<Response, Failure> {
-    let body = read_body(body).await?;
-    let asked: AskedPlan = if body.trim_ascii().is_empty() {
-        AskedPlan::default()
-    } else {
-        serde_json::from_slice(&body).map_err(|error| Failure::bad_request(format!("the body is not that of a plan: {error}")))?
-    };
+    let asked: AskedPlan = parse_object(&read_body(body).await?, "a plan")?;
     let answer = ask((app.ports.plan)(candidates(asked)?)).await?;
     Ok(json(StatusCode::OK, &json!({"plan": answer.plan, "text": answer.text})))
 }

@@ -38,9 +38,12 @@ impl Document {
     /// The document, or 304 for who has it already.
     fn answer(&self, parts: &Parts) -> Response {
         let etag = format!("\"{}\"", self.hash);
-        let has_it = parts.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|list| {
-            list.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == etag)
-        });
+        let has_it = parts
+            .headers
+            .get_all(header::IF_NONE_MATCH)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|list| list.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == etag));
         let mut response = if has_it {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NOT_MODIFIED;

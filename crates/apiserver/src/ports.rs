@@ -17,6 +17,9 @@ use serde_json::Value;
 /// What a port that takes its time gives back.
 pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, PortError>> + Send>>;
 
+/// A port: asks the rest of the operator `Q` and gets `A` after a while.
+pub type Ask<Q, A> = Arc<dyn Fn(Q) -> Answer<A> + Send + Sync>;
+
 /// The text of a log as it comes.
 pub type LogStream = Pin<Box<dyn Stream<Item = Result<Bytes, io::Error>> + Send>>;
 
@@ -24,9 +27,9 @@ pub type LogStream = Pin<Box<dyn Stream<Item = Result<Bytes, io::Error>> + Send>
 #[derive(Clone)]
 pub struct Ports {
     /// Records an act of a person and answers with its intent.
-    pub act: Arc<dyn Fn(ActRequest) -> Answer<Object> + Send + Sync>,
+    pub act: Ask<ActRequest, Object>,
     /// Plans what is, or what would be with other files.
-    pub plan: Arc<dyn Fn(PlanRequest) -> Answer<PlanAnswer> + Send + Sync>,
+    pub plan: Ask<PlanRequest, PlanAnswer>,
     /// The dependency graph.
     pub graph: Arc<dyn Fn() -> Value + Send + Sync>,
     /// What `quaymaster status` shows.
@@ -34,7 +37,7 @@ pub struct Ports {
     /// Whether the service of that namespace and name may be used now; `None` when there is no such service.
     pub usable: Arc<dyn Fn(&str, &str) -> Option<Usable> + Send + Sync>,
     /// Opens the log of a service.
-    pub logs: Arc<dyn Fn(LogRequest) -> Answer<LogStream> + Send + Sync>,
+    pub logs: Ask<LogRequest, LogStream>,
     /// Whether the operator does its work; the reasons when it does not.
     pub ready: Arc<dyn Fn() -> Result<(), Vec<String>> + Send + Sync>,
     /// The wall clock.

@@ -147,9 +147,9 @@ fn view(app: &App, token: Option<&Token>, query: &Query) -> Result<Snapshot, Fai
         (None | Some("NotOlderThan"), Some(version)) if version > current.resource_version() => Err(too_new(version, &current)),
         (None, _) | (Some("NotOlderThan"), Some(_)) => Ok(current),
         (Some("Exact"), Some(version)) if version != 0 => exactly(app, current, version),
-        (Some("Exact"), Some(_)) => Err(Failure::invalid_field("resourceVersionMatch", "Exact needs a resourceVersion that is not 0")),
-        (Some(_), None) => Err(Failure::invalid_field("resourceVersionMatch", "forbidden unless resourceVersion is given")),
-        (Some(other), _) => Err(Failure::invalid_field("resourceVersionMatch", format!("`{other}` is neither Exact nor NotOlderThan"))),
+        (Some("Exact"), Some(_)) => Err(Failure::invalid_option("resourceVersionMatch", "Exact needs a resourceVersion that is not 0")),
+        (Some(_), None) => Err(Failure::invalid_option("resourceVersionMatch", "forbidden unless resourceVersion is given")),
+        (Some(other), _) => Err(Failure::invalid_option("resourceVersionMatch", format!("`{other}` is neither Exact nor NotOlderThan"))),
     }
 }
 

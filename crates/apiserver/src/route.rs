@@ -166,7 +166,9 @@ fn in_api(api: Api, rest: &[&str]) -> Option<Route> {
             let kind = api.kind(plural).filter(|kind| !kind.namespaced)?;
             Some(Route::One { kind, namespace: String::new(), name: name.to_owned() })
         }
-        ["namespaces", namespace, plural] => Some(Route::Collection { kind: namespaced(api, plural)?, namespace: Some(namespace.to_owned()) }),
+        ["namespaces", namespace, plural] => {
+            Some(Route::Collection { kind: namespaced(api, plural)?, namespace: Some(namespace.to_owned()) })
+        }
         ["namespaces", namespace, plural, name] => {
             Some(Route::One { kind: namespaced(api, plural)?, namespace: namespace.to_owned(), name: name.to_owned() })
         }

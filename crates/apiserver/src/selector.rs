@@ -270,7 +270,12 @@ const EVENT_FIELDS: [(&str, &str); 11] = [
 impl FieldSelector {
     /// Reads `metadata.name=x,type!=Normal`; `\` quotes `,`, `=` and itself in values.
     pub(crate) fn parse(text: &str, kind: &Kind) -> Result<Self, SelectorError> {
-        split_terms(text).into_iter().filter(|term| !term.is_empty()).map(|term| FieldTerm::parse(term, kind)).collect::<Result<_, _>>().map(Self)
+        split_terms(text)
+            .into_iter()
+            .filter(|term| !term.is_empty())
+            .map(|term| FieldTerm::parse(term, kind))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// The selector of one name.
@@ -395,7 +400,9 @@ mod tests {
 
     #[test]
     fn bad_label_selectors_are_refused_with_what_was_found() {
-        for text in ["=x", "a b", "a in x", "a in (x", "a in (x y)", "a=b=c", "a!", ",a", "a>x", "-a", "a/", "/a", "a=-", "(", "a=é", "a==!b"] {
+        for text in
+            ["=x", "a b", "a in x", "a in (x", "a in (x y)", "a=b=c", "a!", ",a", "a>x", "-a", "a/", "/a", "a=-", "(", "a=é", "a==!b"]
+        {
             let message = LabelSelector::parse(text).unwrap_err().to_string();
             assert!(message.starts_with("unable to parse requirement: "), "{text}: {message}");
         }

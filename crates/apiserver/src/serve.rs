@@ -31,7 +31,7 @@ const LONGEST_PATH: usize = 107;
 const MOST_CONNECTIONS: usize = 1_024;
 /// How long the head of a request may take, also the first byte of the next one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// The largest head of a request.
+/// The largest head of a request; what came with the same read may be over it.
 const MOST_HEAD: usize = 64 * 1024;
 /// How long requests under way may take when the server closes.
 const GRACE: Duration = Duration::from_secs(5);

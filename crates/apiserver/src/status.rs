@@ -127,6 +127,11 @@ impl Failure {
         Self::new(Reason::Invalid, format!("{field}: {message}")).causes(vec![cause("FieldValueInvalid", &message, field)])
     }
 
+    /// A parameter of a list or watch is wrong.
+    pub(crate) fn invalid_option(name: &str, message: impl Into<String>) -> Self {
+        Self::invalid_field(name, message).about("meta.k8s.io", "ListOptions", "")
+    }
+
     /// More at once than is served.
     pub(crate) fn too_many(message: impl Into<String>) -> Self {
         Self::new(Reason::TooManyRequests, message).retry_after(1)

@@ -230,7 +230,8 @@ mod tests {
     #[test]
     fn cells_are_found_by_path_and_fit_their_type() {
         let status = json!({"level": 2, "usable": false, "message": 7, "conditions": [{"type": "A", "status": "x"}, {"type": "Ready", "status": "True"}]});
-        let mut object = Object::new(ObjectKey::new("MiniService", "n", "a"), "u", Timestamp::default(), json!({"ports": [{"target": 80}]}));
+        let mut object =
+            Object::new(ObjectKey::new("MiniService", "n", "a"), "u", Timestamp::default(), json!({"ports": [{"target": 80}]}));
         object.status = Arc::new(status);
         let now = Timestamp::from_millis(125_000);
         let column = |path, kind| Column { name: "X", path, kind, priority: 0, description: "" };

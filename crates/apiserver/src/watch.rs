@@ -65,7 +65,8 @@ pub(crate) fn start(
         closing,
         _place: place,
     };
-    let lines = stream::unfold(feed, |mut feed| async move { feed.next().await.map(|chunk| (Ok::<_, std::convert::Infallible>(chunk), feed)) });
+    let lines =
+        stream::unfold(feed, |mut feed| async move { feed.next().await.map(|chunk| (Ok::<_, std::convert::Infallible>(chunk), feed)) });
     let mut response = with_type(StatusCode::OK, "application/json", Body::from_stream(lines));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     Ok(response)
@@ -83,7 +84,7 @@ struct Wanted {
 impl Wanted {
     fn read(query: &Query) -> Result<Self, Failure> {
         if let Some(other) = query.get("resourceVersionMatch").filter(|text| *text != "NotOlderThan") {
-            return Err(Failure::invalid_field("resourceVersionMatch", format!("`{other}` is not for watches: only NotOlderThan is")));
+            return Err(Failure::invalid_option("resourceVersionMatch", format!("`{other}` is not for watches: only NotOlderThan is")));
         }
         let timeout = query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0);
         Ok(Self {
@@ -110,7 +111,11 @@ struct Feed {
 
 enum Phase {
     /// The present state goes out.
-    Initial { rest: std::vec::IntoIter<Arc<Object>>, end: Option<u64>, then: Result<Live, Failure> },
+    Initial {
+        rest: std::vec::IntoIter<Arc<Object>>,
+        end: Option<u64>,
+        then: Result<Live, Failure>,
+    },
     /// Changes go out.
     Live(Live),
     /// An error goes out, and nothing after it.
@@ -141,11 +146,7 @@ impl Phase {
             (None, None) | (_, Some(true)) => {
                 let objects: Vec<_> = selection.objects(&snapshot).collect();
                 let asked_for_end = wanted.initial_events == Some(true) && wanted.bookmarks;
-                Self::Initial {
-                    rest: objects.into_iter(),
-                    end: asked_for_end.then_some(newest),
-                    then: Live::after(app, selection, newest),
-                }
+                Self::Initial { rest: objects.into_iter(), end: asked_for_end.then_some(newest), then: Live::after(app, selection, newest) }
             }
         }
     }
