@@ -31,6 +31,22 @@ impl FieldPath {
     pub fn index(&self, index: usize) -> Self {
         Self(format!("{}[{index}]", self.0))
     }
+    /// The path of the object or list that this field is part of; the root's is the root.
+    #[must_use]
+    pub fn parent(&self) -> Self {
+        let end = match self.0.strip_suffix("\"]") {
+            Some(quoted) => quoted.rfind("[\"").unwrap_or(0),
+            None => self.0.rfind(['.', '[']).unwrap_or(0),
+        };
+        Self(self.0[..end].to_owned())
+    }
+    /// Whether `other` is this field or lies below it.
+    pub fn contains(&self, other: &Self) -> bool {
+        match other.0.strip_prefix(&self.0) {
+            Some(rest) => self.0.is_empty() || rest.is_empty() || rest.starts_with(['.', '[']),
+            None => false,
+        }
+    }
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -82,6 +98,46 @@ pub enum Severity {
     Error,
     /// The document is admitted; its author should know.
     Warning,
+}
+
+/// One thing that is wrong with a value, before it is known in which file it stands. Rules give these; the reader places them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The code, which has a page of its own.
+    pub code: crate::codes::Code,
+    /// Which field.
+    pub path: FieldPath,
+    /// What is wrong, in one sentence without a full stop.
+    pub message: String,
+    /// What to do about it; may be empty.
+    pub help: String,
+}
+
+impl Problem {
+    /// An error without help.
+    pub fn error(code: crate::codes::Code, path: FieldPath, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, code, path, message: message.into(), help: String::new() }
+    }
+
+    /// A warning without help.
+    pub fn warning(code: crate::codes::Code, path: FieldPath, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(code, path, message) }
+    }
+
+    /// The same with help.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = help.into();
+        self
+    }
+
+    /// The same as a violation of `object` at `place`.
+    pub fn placed(self, object: Option<ObjectKey>, place: Option<Place>) -> Violation {
+        let Self { severity, code, path, message, help } = self;
+        Violation { severity, code, object, path, message, help, place, related: Vec::new() }
+    }
 }
 
 /// One thing that is wrong with user input.

@@ -6,11 +6,14 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use crate::availability::Availability;
+use crate::codes::Code;
 use crate::conditions::{Condition, Reason};
+use crate::field::{FieldPath, Problem};
 use crate::name::Name;
 use crate::spec::container::{Container, SecretUse};
 use crate::spec::edge::{Edge, OnDown};
 use crate::spec::quantity::{Duration, Scalar};
+use crate::spec::rules::Rules;
 use crate::time::Timestamp;
 
 /// A mini service. Exactly one of `container`, `external`, `logical` and `job` says what it is.
@@ -407,4 +410,73 @@ pub const KIND: &str = "MiniService";
 /// The kind's name as a [`Name`].
 pub fn kind() -> Name {
     Name::from(KIND)
+}
+
+/// What is wrong with a spec beyond its schema, as far as it can be told from the spec alone.
+pub fn validate(spec: &MiniServiceSpec, at: &FieldPath) -> Vec<Problem> {
+    let mut rules = Rules::default();
+    let forms = [
+        ("container", spec.container.is_some()),
+        ("external", spec.external.is_some()),
+        ("logical", spec.logical.is_some()),
+        ("job", spec.job.is_some()),
+    ];
+    rules.exactly_one(at, &forms);
+    if let Some(container) = &spec.container {
+        rules.container(&at.key("container"), container);
+    }
+    if let Some(external) = &spec.external {
+        validate_external(&mut rules, &at.key("external"), external);
+    }
+    if spec.logical.is_some() {
+        rules.not_supported(&at.key("logical"), "the form `logical`", "use `container` or `external`");
+    }
+    if spec.job.is_some() {
+        rules.not_supported(&at.key("job"), "the form `job`", "for now, use a container that stays healthy after its work");
+    }
+    let has_secrets = spec.container.as_ref().is_some_and(|container| !container.secrets.is_empty())
+        || spec.logical.as_ref().is_some_and(|logical| !logical.secrets.is_empty());
+    rules.edges(&at.key("dependsOn"), &spec.depends_on, has_secrets);
+    if spec.critical == Some(true) {
+        rules.not_in_effect(&at.key("critical"), "`critical`");
+    }
+    if spec.drift.is_some() {
+        rules.not_in_effect(&at.key("drift"), "`drift`");
+    }
+    rules.problems
+}
+
+fn validate_external(rules: &mut Rules, at: &FieldPath, external: &External) {
+    let probe = &external.probe;
+    let below = at.key("probe");
+    let forms = [
+        ("tcp", probe.tcp.is_some()),
+        ("http", probe.http.is_some()),
+        ("command", probe.command.is_some()),
+        ("postgres", probe.postgres.is_some()),
+        ("redis", probe.redis.is_some()),
+        ("vault", probe.vault.is_some()),
+    ];
+    rules.exactly_one(&below, &forms);
+    for (form, is_given) in &forms[2..] {
+        if *is_given {
+            rules.not_supported(&below.key(form), &format!("the probe `{form}`"), "use `tcp` or `http`");
+        }
+    }
+    if let Some(http) = &probe.http {
+        let path = below.key("http").key("url");
+        if http.url.starts_with("https://") {
+            rules.not_supported(&path, "a probe over TLS", "use `http://`, or `tcp`");
+        } else {
+            let host = http.url.strip_prefix("http://").map(|rest| rest.split(['/', '?']).next().unwrap_or_default());
+            if host.is_none_or(str::is_empty) || http.url.chars().any(|c| c.is_whitespace() || c.is_control()) {
+                rules.error(Code::BadFormat, &path, "that is no address", "write it as http://host:port/path");
+            }
+        }
+    }
+    for (field, duration) in [("interval", external.interval), ("timeout", external.timeout)] {
+        if duration.is_some_and(|duration| duration.as_millis() == 0) {
+            rules.error(Code::OutOfRange, &at.key(field), format!("`{field}` must be longer than 0s"), "");
+        }
+    }
 }

@@ -1,13 +1,18 @@
 //! Network: a Docker network and its zone.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::codes::Code;
 use crate::conditions::Condition;
+use crate::field::{FieldPath, Problem};
+use crate::spec::names::{self, Cidr};
 use crate::spec::quantity::Scalar;
+use crate::spec::rules::Rules;
 
 /// A Docker network of a namespace. Its engine name is `<namespace>_<name>`.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -72,4 +77,48 @@ pub struct NetworkStatus {
     /// The conditions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// The kind's name.
+pub const KIND: &str = "Network";
+
+/// What is wrong with a spec beyond its schema, as far as it can be told from the spec alone.
+pub fn validate(spec: &NetworkSpec, at: &FieldPath) -> Vec<Problem> {
+    let mut rules = Rules::default();
+    if let Some(zone) = &spec.zone {
+        if let Some(problem) = names::label_error(zone) {
+            rules.error(Code::BadName, &at.key("zone"), format!("a zone cannot be called `{zone}`"), problem);
+        }
+        rules.not_in_effect(&at.key("zone"), "`zone`");
+    }
+    let subnet = spec.subnet.as_deref().map(Cidr::parse);
+    if let Some(Err(problem)) = &subnet {
+        rules.error(Code::BadAddress, &at.key("subnet"), "the subnet cannot be used", problem.as_str());
+    }
+    if let Some(gateway) = &spec.gateway {
+        let path = at.key("gateway");
+        match (gateway.parse::<Ipv4Addr>(), &subnet) {
+            (Err(_), _) => rules.error(Code::BadAddress, &path, format!("`{gateway}` is no IPv4 address"), "write it as 172.30.0.1"),
+            (Ok(_), None) => rules.error(Code::BadCombination, &path, "a gateway needs a subnet", "give `subnet`, or remove `gateway`"),
+            (Ok(address), Some(Ok(range))) if !range.contains(address) || address == range.first || address == range.last() => {
+                rules.error(
+                    Code::BadAddress,
+                    &path,
+                    format!("{address} is no address for a container of the subnet"),
+                    format!("choose one from {} to {}, without these two", range.first, range.last()),
+                );
+            }
+            _ => {}
+        }
+    }
+    if let Some(driver) = &spec.driver
+        && driver.is_empty()
+    {
+        rules.error(Code::BadFormat, &at.key("driver"), "the driver has no name", "write bridge, or remove it");
+    }
+    if spec.encrypted == Some(true) {
+        rules.not_in_effect(&at.key("encrypted"), "`encrypted`");
+    }
+    rules.engine_labels(&at.key("labels"), &spec.labels);
+    rules.problems
 }

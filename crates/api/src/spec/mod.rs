@@ -5,5 +5,8 @@
 
 pub mod container;
 pub mod edge;
+pub mod env_file;
 pub mod health;
+pub mod names;
 pub mod quantity;
+pub mod rules;

@@ -282,16 +282,21 @@ impl<T: FromStr<Err = QuantityError>> Visitor<'_> for TextVisitor<T> {
 /// The schema keyword that tells admission which of these parsers reads a scalar.
 pub const FORMAT_KEYWORD: &str = "format";
 
-fn scalar_schema(format: &str, description: &str) -> Schema {
+/// A text that may also be a bare number or `true`/`false`. A CRD knows no lists of types: there it is any value, which admission
+/// judges.
+fn scalar_schema(generator: &SchemaGenerator, format: &str, description: &str) -> Schema {
+    if generator.settings().definitions_path.contains("components") {
+        return json_schema!({"x-kubernetes-preserve-unknown-fields": true, "description": description});
+    }
     json_schema!({"type": ["string", "number", "boolean"], "format": format, "description": description})
 }
 
-fn string_schema(format: &str, description: &str) -> Schema {
+fn string_schema(_: &SchemaGenerator, format: &str, description: &str) -> Schema {
     json_schema!({"type": "string", "format": format, "description": description})
 }
 
 macro_rules! text_form {
-    ($type:ty, $name:literal, $schema:expr) => {
+    ($type:ty, $name:literal, $schema:ident, $format:literal, $description:literal) => {
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -309,18 +314,18 @@ macro_rules! text_form {
             fn inline_schema() -> bool {
                 true
             }
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                $schema
+            fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+                $schema(generator, $format, $description)
             }
         }
     };
 }
 
-text_form!(Duration, "Duration", string_schema("quaymaster-duration", "A length of time: 500ms, 5s, 1m30s, 2h, 7d."));
-text_form!(Size, "Size", scalar_schema("quaymaster-size", "A number of bytes: 64Ki, 512Mi, 2Gi, or a plain number."));
-text_form!(Cpus, "Cpus", scalar_schema("quaymaster-cpus", "Processors: 0.5, 2, or 250m."));
-text_form!(Scalar, "Scalar", scalar_schema("quaymaster-scalar", "A text; numbers and true/false may stand without quotes."));
-text_form!(Tolerate, "Tolerate", string_schema("quaymaster-tolerate", "A duration, or Lease."));
+text_form!(Duration, "Duration", string_schema, "quaymaster-duration", "A length of time: 500ms, 5s, 1m30s, 2h, 7d.");
+text_form!(Size, "Size", scalar_schema, "quaymaster-size", "A number of bytes: 64Ki, 512Mi, 2Gi, or a plain number.");
+text_form!(Cpus, "Cpus", scalar_schema, "quaymaster-cpus", "Processors: 0.5, 2, or 250m.");
+text_form!(Scalar, "Scalar", scalar_schema, "quaymaster-scalar", "A text; numbers and true/false may stand without quotes.");
+text_form!(Tolerate, "Tolerate", string_schema, "quaymaster-tolerate", "A duration, or Lease.");
 
 /// Checks the text of a scalar against the `format` its schema names; formats of others always pass.
 ///
