@@ -152,7 +152,8 @@ pub fn admit_set(set: &Set<'_>, last: &LastGood) -> Admission {
     let mut found: Vec<Found> = Vec::new();
     let mut members: Vec<Member<'_>> = Vec::new();
     let mut bad_keys: BTreeSet<ObjectKey> = BTreeSet::new();
-    for input in files {
+    let left: Vec<BTreeSet<Name>> = files.iter().map(|input| left_namespaces(input, last)).collect();
+    for (input, left) in files.iter().zip(&left) {
         let file = &*input.parsed;
         let spoke_of = last.get(&(input.source.clone(), file.path.clone()));
         if file.is_broken && !file.is_ours && spoke_of.is_none_or(BTreeSet::is_empty) {
@@ -164,13 +165,14 @@ pub fn admit_set(set: &Set<'_>, last: &LastGood) -> Admission {
             admission.prune_held.entry(input.source.clone()).or_insert_with(|| format!("{} cannot be read as YAML", file.path));
         }
         bad_keys.extend(file.bad.iter().cloned());
-        found.extend(file_violations(input, spoke_of));
+        found.extend(file_violations(input, spoke_of, left));
         members.extend(file.documents.iter().map(|document| Member {
             source: &input.source,
             file: &file.path,
             document: Some(document),
             key: &document.key,
             facts: &document.facts,
+            left,
         }));
     }
     for unreadable in set.unreadable {
@@ -185,7 +187,7 @@ pub fn admit_set(set: &Set<'_>, last: &LastGood) -> Admission {
         if own.contains(key) {
             found.extend(members.iter().filter(|member| member.key == key).map(|member| cross::declared_elsewhere(member)));
         } else {
-            others.push(Member { source: key_source(), file: key_source(), document: None, key, facts });
+            others.push(Member::stored(key, facts));
         }
     }
     drop(own);
@@ -194,20 +196,41 @@ pub fn admit_set(set: &Set<'_>, last: &LastGood) -> Admission {
     finish(admission, found, &members, set.attachments)
 }
 
-fn key_source() -> &'static Name {
-    static EMPTY: std::sync::LazyLock<Name> = std::sync::LazyLock::new(Name::default);
-    &EMPTY
+/// The namespaces that a file last spoke of and now does not.
+fn left_namespaces(input: &FileInput, last: &LastGood) -> BTreeSet<Name> {
+    let spoke_of = last.get(&(input.source.clone(), input.parsed.path.clone()));
+    spoke_of.into_iter().flatten().filter(|name| !input.parsed.namespaces.contains(*name)).cloned().collect()
+}
+
+/// The next [`LastGood`]: what each file speaks of when nothing it speaks of is frozen, else what it spoke of before. Files that are
+/// gone are forgotten, unreadable ones are not.
+pub fn last_good(set: &Set<'_>, admission: &Admission, last: &LastGood) -> LastGood {
+    let old = |key: &(Name, Name)| last.get(key).cloned().unwrap_or_default();
+    let files = set.files.iter().map(|input| {
+        let file = &*input.parsed;
+        let key = (input.source.clone(), file.path.clone());
+        let is_good = !file.has_errors() && !file.namespaces.iter().any(|name| admission.frozen.contains_key(name));
+        let names = if is_good { file.namespaces.clone() } else { old(&key) };
+        (key, names)
+    });
+    let unreadable = set.unreadable.iter().map(|unreadable| {
+        let key = (unreadable.source.clone(), unreadable.file.clone());
+        let names = old(&key);
+        (key, names)
+    });
+    files.chain(unreadable).filter(|(_, names)| !names.is_empty()).collect()
 }
 
 /// The violations of a file by itself, with the namespaces that they freeze.
-fn file_violations(input: &FileInput, spoke_of: Option<&BTreeSet<Name>>) -> Vec<Found> {
+fn file_violations(input: &FileInput, spoke_of: Option<&BTreeSet<Name>>, left: &BTreeSet<Name>) -> Vec<Found> {
     let file = &*input.parsed;
     let mut freezes: BTreeSet<Name> = file.bad_namespaces.clone();
-    let is_bad = file.has_errors();
-    if is_bad && let Some(last) = spoke_of {
-        // A namespace that the file no longer speaks of may be the one of the bad document.
-        let good: BTreeSet<&Name> = file.documents.iter().map(|document| &document.key.namespace).collect();
-        freezes.extend(last.iter().filter(|name| file.is_unplaced || !good.contains(name)).cloned());
+    if file.has_errors() {
+        freezes.extend(left.iter().cloned());
+        // Nothing tells of which namespace the bad part speaks.
+        if file.is_unplaced {
+            freezes.extend(spoke_of.into_iter().flatten().cloned());
+        }
     }
     let place_in = |mut violation: Violation| {
         violation.place.iter_mut().for_each(|place| place.source = input.source.clone());
@@ -251,10 +274,10 @@ fn finish(
     attachments: &BTreeMap<(Name, Name), Attached>,
 ) -> Admission {
     found.sort_by(|a, b| {
-        let order = |found: &Found| {
-            (found.violation.place.clone(), found.violation.code, found.violation.path.clone(), found.violation.object.clone())
-        };
-        order(a).cmp(&order(b)).then_with(|| a.violation.message.cmp(&b.violation.message))
+        let (a, b) = (&a.violation, &b.violation);
+        let place = || a.place.cmp(&b.place);
+        let field = || a.code.cmp(&b.code).then_with(|| a.path.cmp(&b.path));
+        place().then_with(field).then_with(|| a.object.cmp(&b.object)).then_with(|| a.message.cmp(&b.message))
     });
     let mut warnings: BTreeMap<ObjectKey, Vec<Violation>> = BTreeMap::new();
     for (index, found) in found.iter().enumerate() {
@@ -312,13 +335,9 @@ pub fn admit_object(value: &Value, existing: &Known) -> Result<Candidate, Vec<Vi
     let (key, problems, document) = check_object(&Node::from_json(value));
     let mut violations: Vec<Violation> = problems.into_iter().map(|problem| problem.placed(key.clone(), None)).collect();
     let Some(document) = document else { return Err(violations) };
-    let others: Vec<Member<'_>> = existing
-        .0
-        .iter()
-        .filter(|(key, _)| **key != document.key)
-        .map(|(key, facts)| Member { source: key_source(), file: key_source(), document: None, key, facts })
-        .collect();
-    let member = Member { source: key_source(), file: key_source(), document: Some(&document), key: &document.key, facts: &document.facts };
+    let others: Vec<Member<'_>> =
+        existing.0.iter().filter(|(key, _)| **key != document.key).map(|(key, facts)| Member::stored(key, facts)).collect();
+    let member = Member { document: Some(&document), ..Member::stored(&document.key, &document.facts) };
     let (bad, frozen, attachments) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
     let members = [member];
     let world = cross::World { members: &members, others: &others, bad: &bad, frozen: &frozen, attachments: &attachments };

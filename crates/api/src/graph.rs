@@ -165,8 +165,8 @@ fn shortest_cycle(graph: &DiGraph<&ObjectKey, ()>, members: &[NodeIndex]) -> Vec
                 path.reverse();
                 return path;
             }
-            if !previous.contains_key(&to) {
-                previous.insert(to, at);
+            if let std::collections::btree_map::Entry::Vacant(entry) = previous.entry(to) {
+                entry.insert(at);
                 frontier.push_back(to);
             }
         }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use common::{admit, admit_with, inputs, service};
-use qm_api::admit::{Admission, Attached, FileInput, Known, LastGood, Set, Unreadable, admit_object, admit_set};
+use qm_api::admit::{Admission, Attached, FileInput, Known, LastGood, Set, Unreadable, admit_object, admit_set, last_good};
 use qm_api::codes::Code;
 use qm_api::manifest::{Limits, parse_file};
 use qm_api::meta::{Object, ObjectKey};
@@ -54,6 +54,25 @@ fn a_bad_document_freezes_what_its_file_last_spoke_of() {
     // The namespace cannot be read: everything the file spoke of.
     let unplaced = both.replace("namespace: new", "namespace: [new]");
     assert_eq!(frozen(&admit_with(&[("b.yaml", &unplaced)], &BTreeMap::new(), &past)), ["old"]);
+}
+
+#[test]
+fn a_document_that_moves_and_cannot_be_joined_stays_where_it_was() {
+    let text = |namespace: &str| service(namespace, "a", "  dependsOn: [{service: gone}]\n");
+    let good = service("old", "a", "");
+    let step = |text: &str, past: &LastGood| {
+        let files = inputs(&[("a.yaml", text)]);
+        let set = Set { files: &files, attachments: &BTreeMap::new(), existing: &Known::default(), unreadable: &[] };
+        let admission = admit_set(&set, past);
+        let next = last_good(&set, &admission, past);
+        (admission, next)
+    };
+    let (_, past) = step(&good, &LastGood::new());
+    assert_eq!(past, last(&[("a.yaml", &["old"])]));
+    let (admission, next) = step(&text("new"), &past);
+    assert_eq!((frozen(&admission), &next), (vec!["new", "old"], &past));
+    let (admission, next) = step(&service("new", "a", ""), &next);
+    assert_eq!((frozen(&admission), next), (vec![], last(&[("a.yaml", &["new"])])));
 }
 
 #[test]

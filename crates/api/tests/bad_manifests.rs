@@ -200,9 +200,7 @@ fn the_whole_set() {
         ("files", service("n", "a", "    envFile: [gone.env, ../up.env]\n")),
         (
             "list",
-            format!(
-                "apiVersion: v1\nkind: List\nitems:\n- {{apiVersion: v1, kind: Secret}}\n- apiVersion: quaymaster.dev/v1alpha1\n  kind: MiniService\n  metadata: {{name: a}}\n  spec: {{container: {{image: x, foo: 1}}}}\n"
-            ),
+            "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Secret}\n- apiVersion: quaymaster.dev/v1alpha1\n  kind: MiniService\n  metadata: {name: a}\n  spec: {container: {image: x, foo: 1}}\n".to_owned(),
         ),
     ];
     insta::assert_snapshot!(check(&cases));

@@ -66,8 +66,14 @@ fn sizes() {
     let keys: String = (0..200_000).map(|i| format!("    k{i}: 1\n")).collect();
     let file = parse(service("n", "a", &keys).as_bytes());
     assert_eq!((first(&file), file.violations.len()), (Some((Code::UnknownField, 7)), 1000));
+    // A thousand warnings hide no error.
+    let warned: String =
+        (0..600).map(|i| service("n", &format!("s{i}"), "  critical: true\n  drift: {mode: Repair}\n") + "---\n").collect();
+    let file = parse((warned + &service("n", "last", "    bogus: 1\n")).as_bytes());
+    assert_eq!((file.warnings, file.errors, file.violations.len(), file.bad.len()), (1200, 1, 1001, 1));
     let doubles = service("n", "a", &format!("    env:\n{}", "      A: 1\n".repeat(100_000)));
-    assert_eq!(first(&parse(doubles.as_bytes())).map(|(code, _)| code), Some(Code::DuplicateKey));
+    let file = parse(doubles.as_bytes());
+    assert_eq!((first(&file).map(|(code, _)| code), file.is_broken, file.documents.len()), (Some(Code::DuplicateKey), true, 0));
 }
 
 #[test]

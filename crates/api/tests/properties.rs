@@ -140,6 +140,20 @@ proptest! {
     }
 
     #[test]
+    fn a_damaged_manifest_is_answered_with_places_inside_it(from in 0..6_000_usize, length in 0..60_usize, piece in piece(), keep in any::<bool>()) {
+        let whole = include_str!("every-field.yaml");
+        let floor = |at: usize| (0..=at.min(whole.len())).rev().find(|at| whole.is_char_boundary(*at)).unwrap_or(0);
+        let (start, end) = (floor(from), floor(from + length));
+        let text = [&whole[..start], &piece, if keep { &whole[start..] } else { &whole[end..] }].concat();
+        let admission = admit(&[file("m.yaml", text.as_bytes())]);
+        prop_assert!(admission.objects.iter().all(|object| !admission.frozen.contains_key(&object.key.namespace)));
+        for violation in admission.violations {
+            let place = violation.place.expect("a violation of a file has a place");
+            prop_assert!(text.get(place.start..place.end).is_some(), "{place:?}");
+        }
+    }
+
+    #[test]
     fn json_and_yaml_are_admitted_equally(spec in any_json()) {
         let value = json!({"apiVersion": "quaymaster.dev/v1alpha1", "kind": "MiniService", "metadata": {"name": "a", "namespace": "n"}, "spec": spec});
         let from_api = admit_object(&value, &Known::default());

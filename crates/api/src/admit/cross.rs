@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::LazyLock;
 
 use super::Attached;
-use super::facts::{At, Facts, HostPort};
+use super::facts::{At, Facts, HostPort, Volume};
 use crate::codes::Code;
 use crate::field::{FieldPath, Place, Problem, Violation};
 use crate::graph::{Dependency, Graph};
@@ -31,6 +32,17 @@ pub(super) struct Member<'a> {
     pub(super) document: Option<&'a Document>,
     pub(super) key: &'a ObjectKey,
     pub(super) facts: &'a Facts,
+    /// The namespaces that its file last spoke of and now does not: a bad document may have moved out of them.
+    pub(super) left: &'a BTreeSet<Name>,
+}
+
+impl<'a> Member<'a> {
+    /// An object that is there already.
+    pub(super) fn stored(key: &'a ObjectKey, facts: &'a Facts) -> Self {
+        static NO_NAME: LazyLock<Name> = LazyLock::new(Name::default);
+        static NO_NAMES: BTreeSet<Name> = BTreeSet::new();
+        Self { source: &NO_NAME, file: &NO_NAME, document: None, key, facts, left: &NO_NAMES }
+    }
 }
 
 impl Member<'_> {
@@ -39,7 +51,10 @@ impl Member<'_> {
     }
 
     fn namespaces(&self) -> BTreeSet<Name> {
-        if self.document.is_some() { BTreeSet::from([self.key.namespace.clone()]) } else { BTreeSet::new() }
+        if self.document.is_none() {
+            return BTreeSet::new();
+        }
+        self.left.iter().chain([&self.key.namespace]).cloned().collect()
     }
 
     /// A problem of this object.
@@ -234,7 +249,8 @@ fn cycles(index: &BTreeMap<&ObjectKey, &Member<'_>>, found: &mut Vec<Found>) {
 }
 
 fn ports(world: &World<'_>, found: &mut Vec<Found>) {
-    let mut taken: BTreeMap<(Protocol, u16), Vec<(&Member<'_>, &At<HostPort>)>> = BTreeMap::new();
+    type Listener<'a> = (&'a Member<'a>, &'a At<HostPort>);
+    let mut taken: BTreeMap<(Protocol, u16), Vec<Listener<'_>>> = BTreeMap::new();
     for member in world.all() {
         for port in &member.facts.ports {
             let others = taken.entry((port.what.protocol, port.what.port)).or_default();
@@ -296,29 +312,28 @@ fn addresses(world: &World<'_>, found: &mut Vec<Found>) {
 }
 
 fn volumes(world: &World<'_>, found: &mut Vec<Found>) {
-    let mut users: BTreeMap<(&Name, &Name), Vec<(&Member<'_>, bool, usize, Span)>> = BTreeMap::new();
+    type User<'a> = (&'a Member<'a>, &'a At<Volume>);
+    let mut users: BTreeMap<(&Name, &Name), Vec<User<'_>>> = BTreeMap::new();
     for member in world.all() {
-        for At { what, index, span } in &member.facts.volumes {
-            users.entry((&member.key.namespace, &what.name)).or_default().push((member, what.is_exclusive, *index, *span));
+        for volume in &member.facts.volumes {
+            users.entry((&member.key.namespace, &volume.what.name)).or_default().push((member, volume));
         }
     }
     for ((_, name), list) in users {
-        for (at, (member, is_exclusive, index, span)) in list.iter().enumerate() {
-            if !is_exclusive || member.document.is_none() {
+        for (member, volume) in &list {
+            if !volume.what.is_exclusive || member.document.is_none() {
                 continue;
             }
-            let path = FieldPath::from("spec.container.volumes").index(*index);
+            let path = FieldPath::from("spec.container.volumes").index(volume.index);
             let help = "mount it `readOnly: true`, say `shared: true`, or use volumes of their own";
             if member.facts.replicas > 1 {
                 let message = format!("{} replicas write the volume `{name}`", member.facts.replicas);
-                found.push(member.found(Problem::warning(Code::SharedVolume, path.clone(), message).help(help), *span));
+                found.push(member.found(Problem::warning(Code::SharedVolume, path.clone(), message).help(help), volume.span));
             }
-            if let Some((other, _, _, other_span)) =
-                list.iter().enumerate().find(|(i, (other, ..))| *i != at && other.key != member.key).map(|(_, user)| user)
-            {
+            if let Some((other, theirs)) = list.iter().find(|(other, _)| other.key != member.key) {
                 let message = format!("the volume `{name}` is used by {} too", other.key);
                 let problem = Problem::warning(Code::SharedVolume, path, message).help(help);
-                found.push(member.found_with(problem, *span, other, *other_span, "the other one"));
+                found.push(member.found_with(problem, volume.span, other, theirs.span, "the other one"));
             }
         }
     }

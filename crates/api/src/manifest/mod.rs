@@ -25,7 +25,7 @@ use yaml::Fault;
 
 pub(crate) use document::check_object;
 
-/// At most so many violations of one file are kept.
+/// At most so many errors, and so many warnings, of one file are kept.
 pub(crate) const MAX_VIOLATIONS: usize = 1_000;
 
 /// What the reader accepts. The defaults are the product's.
@@ -89,16 +89,26 @@ pub struct ParsedFile {
     pub is_ours: bool,
     /// How many documents of other API groups were skipped.
     pub skipped: usize,
+    /// How many errors were found; the first 1,000 are kept.
+    pub errors: usize,
+    /// How many warnings were found; the first 1,000 are kept.
+    pub warnings: usize,
 }
 
 impl ParsedFile {
     /// Whether something in it is an error.
     pub fn has_errors(&self) -> bool {
-        self.violations.iter().any(|violation| violation.severity == Severity::Error)
+        self.errors > 0
     }
 
+    /// Keeps a violation within bounds. Errors and warnings are counted apart: no number of warnings may hide an error.
     fn add(&mut self, violation: Violation) {
-        if self.violations.len() < MAX_VIOLATIONS {
+        let count = match violation.severity {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+        };
+        *count += 1;
+        if *count <= MAX_VIOLATIONS {
             self.violations.push(violation);
         }
     }

@@ -67,7 +67,9 @@ pub fn parse(text: &str, limits: &Limits) -> Stream {
             Err(error) => Err(builder.scan_error(&error)),
         };
         if let Err(fault) = result {
-            builder.stream.fatal = Some(fault);
+            builder.stream.fatal.get_or_insert(fault);
+        }
+        if builder.stream.fatal.is_some() {
             break;
         }
     }
@@ -233,6 +235,9 @@ impl Builder<'_> {
     fn fault(&mut self, fault: Fault) {
         if self.stream.faults.len() < super::MAX_VIOLATIONS {
             self.stream.faults.push((self.stream.documents.len(), fault));
+        } else {
+            // Too many to keep: a fault that is not kept must not leave its document looking good.
+            self.stream.fatal.get_or_insert(fault);
         }
     }
 

@@ -168,7 +168,7 @@ impl Rules {
                 self.error(Code::BadCombination, &path, message, "add it to `networks`, or remove the options");
             }
             for (i, alias) in options.aliases.iter().enumerate() {
-                let is_name = !alias.is_empty() && alias.len() <= 253 && alias.split('.').all(|part| word(part));
+                let is_name = !alias.is_empty() && alias.len() <= 253 && alias.split('.').all(word);
                 if !is_name {
                     self.error(Code::BadName, &path.key("aliases").index(i), format!("`{alias}` is no host name"), "");
                 }
@@ -312,8 +312,8 @@ impl Rules {
         for (field, list) in [("capAdd", &container.cap_add), ("capDrop", &container.cap_drop)] {
             for (i, capability) in list.iter().enumerate() {
                 let path = at.key(field).index(i);
-                if capability.starts_with("CAP_") {
-                    self.error(Code::BadFormat, &path, "capabilities are written without `CAP_`", format!("write {}", &capability[4..]));
+                if let Some(name) = capability.strip_prefix("CAP_") {
+                    self.error(Code::BadFormat, &path, "capabilities are written without `CAP_`", format!("write {name}"));
                 } else if capability.is_empty() || !capability.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_') {
                     self.error(Code::BadFormat, &path, format!("`{capability}` is no capability"), "write it as NET_ADMIN, or ALL");
                 }
