@@ -1,0 +1,66 @@
+//! The arguments of `run`. What they start is put together in [`crate::wiring`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use qm_api::spec::quantity::Duration;
+
+use super::duration;
+use crate::client::DEFAULT_SOCKET;
+
+/// Where Docker listens unless told otherwise.
+pub(crate) const DEFAULT_DOCKER_HOST: &str = "unix:///var/run/docker.sock";
+
+/// Run the operator: keep the engine in agreement with the manifests
+///
+/// Runs in the foreground until it gets SIGTERM or SIGINT. Containers go on running when it ends.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quaymaster run --manifests ./manifests --data-dir ./data --socket ./quaymaster.sock
+  quaymaster run --manifests prod=/srv/manifests --metrics 127.0.0.1:9180
+  quaymaster run --manifests /srv/manifests --observe")]
+pub(crate) struct RunArgs {
+    /// A folder of manifests, or NAME=DIR to give it a name; may be given several times
+    #[arg(long, required = true, num_args = 1.., value_name = "DIR", value_parser = source)]
+    pub(crate) manifests: Vec<qm_source::Spec>,
+    /// Where the operator keeps its store
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/quaymaster")]
+    pub(crate) data_dir: PathBuf,
+    /// The unix socket to serve the API on
+    #[arg(long, value_name = "PATH", env = "QUAYMASTER_SOCKET", default_value = DEFAULT_SOCKET)]
+    pub(crate) socket: PathBuf,
+    /// The address to serve Prometheus metrics on; none are served without it
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// The Docker engine
+    #[arg(long, value_name = "URL", env = "DOCKER_HOST", default_value = DEFAULT_DOCKER_HOST)]
+    pub(crate) docker_host: String,
+    /// Tells this operator from others on the same engine
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub(crate) instance: String,
+    /// Start with everything suspended: observe and report, write nothing
+    #[arg(long)]
+    pub(crate) observe: bool,
+    /// How long an absence, or a text that looks unfinished, must last before it counts
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    pub(crate) settle: Duration,
+    /// The form of the log
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Reads `DIR` or `NAME=DIR` for clap.
+pub(crate) fn source(text: &str) -> Result<qm_source::Spec, String> {
+    qm_source::parse_arg(text).map_err(|error| error.to_string())
+}
