@@ -66,7 +66,6 @@ pub(crate) struct Inner {
     pub(crate) engine: Engine,
     pub(crate) snapshot: Snapshot,
     pub(crate) mirror_differences: u64,
-    pub(crate) drifted: BTreeSet<Name>,
 }
 
 /// The picture of everything.
@@ -114,7 +113,6 @@ impl World {
             engine: Engine::default(),
             snapshot: Snapshot::default(),
             mirror_differences: 0,
-            drifted: BTreeSet::new(),
         };
         Self {
             inner: Mutex::new(inner),
