@@ -90,7 +90,7 @@ impl World {
     pub fn new(clock: Clock, instance: Name) -> Self {
         let since = clock.wall();
         let inner = Inner {
-            link: Link::Lost { message: "not connected yet".to_owned(), since },
+            link: Link::Lost { message: String::new(), since },
             listed: false,
             containers: BTreeMap::new(),
             others: BTreeMap::new(),
