@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, BodyDataStream};
@@ -187,7 +188,9 @@ impl Lines {
 
     /// The next event as `TYPE name@version`.
     pub(crate) async fn brief(&mut self) -> String {
-        brief(&self.next().await.expect("the stream goes on"))
+        // In virtual time: an event that never comes fails at once.
+        let next = tokio::time::timeout(Duration::from_secs(3_600), self.next()).await.expect("the event comes");
+        brief(&next.expect("the stream goes on"))
     }
 
     pub(crate) async fn briefs(&mut self, count: usize) -> Vec<String> {
