@@ -33,6 +33,7 @@ pub(crate) enum Tone {
 
 impl Style {
     /// Without colour.
+    #[cfg(test)]
     pub(crate) const PLAIN: Self = Self { colour: false };
 
     /// Colour where standard output is a terminal and `NO_COLOR` is not set.

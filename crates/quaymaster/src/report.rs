@@ -62,19 +62,21 @@ impl Shown {
         let found = violation.place.as_ref().and_then(|place| Some((place, texts.get(&place.source, &place.file)?)));
         let (mut source, mut labels) = (None, Vec::new());
         let mut message = clean(&violation.message);
+        // What a related place says of the very same spot says more than the path of the field.
+        let same = violation.related.iter().find(|(place, _)| violation.place.as_ref() == Some(place));
+        let words = same.map_or(violation.path.as_str(), |(_, text)| text);
         match found {
-            Some((place, (shown, text))) => {
-                if let Some(label) = label(place, text, Some(clean(violation.path.as_str()))) {
+            Some((place, (shown, text))) => match label(place, text, Some(clean(words))) {
+                Some(label) => {
                     labels.push(label);
                     source = Some(NamedSource::new(shown, text.clone()));
-                } else {
-                    message = format!("{shown}: {message}");
                 }
-            }
-            None => message = elsewhere(violation.place.as_ref(), &message),
+                None => message = elsewhere(&Place { file: shown.into(), ..place.clone() }, &message),
+            },
+            None => message = violation.place.as_ref().map_or(message.clone(), |place| elsewhere(place, &message)),
         }
         let mut related = Vec::new();
-        for (place, text) in violation.related.iter().take(MAX_RELATED) {
+        for (place, text) in violation.related.iter().filter(|(place, _)| violation.place.as_ref() != Some(place)).take(MAX_RELATED) {
             let is_here =
                 source.is_some() && violation.place.as_ref().is_some_and(|own| own.source == place.source && own.file == place.file);
             match texts.get(&place.source, &place.file) {
@@ -109,17 +111,15 @@ impl Shown {
                 shown.source = Some(NamedSource::new(name, whole.clone()));
                 shown.labels.push(label);
             }
-            None => shown.message = elsewhere(Some(place), text),
+            None => shown.message = elsewhere(place, text),
         }
         shown
     }
 }
 
-fn elsewhere(place: Option<&Place>, message: &str) -> String {
-    match place {
-        Some(place) if !place.file.is_empty() => format!("{place}: {message}"),
-        _ => message.to_owned(),
-    }
+/// What is said of a place whose text cannot be shown.
+fn elsewhere(place: &Place, message: &str) -> String {
+    if place.file.is_empty() { message.to_owned() } else { format!("{}: {message}", clean(&place.to_string())) }
 }
 
 /// The part of the text that is pointed at: the first line of the place. None for a whole file.

@@ -111,7 +111,7 @@ pub(crate) async fn wait(args: &WaitArgs) -> Done {
     }
     output::note(&format!("timed out after {}:", args.timeout));
     let open = waiting.iter().filter(|waiting| !waiting.goal.is_met(waiting.last.as_ref()));
-    open.for_each(|waiting| output::note(&output::indent(&why(waiting), "  ")));
+    open.for_each(|waiting| output::note(output::indent(&why(waiting), "  ").trim_end()));
     Ok(End::TimedOut)
 }
 
