@@ -46,7 +46,8 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 fn start_log(format: LogFormat) {
     let filter =
         tracing_subscriber::EnvFilter::try_from_env("QUAYMASTER_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let is_coloured = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).with_ansi(is_coloured);
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

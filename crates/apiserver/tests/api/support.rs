@@ -101,7 +101,7 @@ impl World {
             "observedGeneration": 1, "availability": "Available", "severity": 1, "usable": true, "reason": "Healthy", "message": "all is well", "level": 0,
             "replicas": {"wanted": 1, "running": 1, "healthy": 1}, "revision": 3,
         }));
-        db.meta.annotations = [("quaymaster.dev/source", "/srv/manifests"), ("quaymaster.dev/file", "shop/db.yaml")]
+        db.meta.annotations = [("quaymaster.dev/source", "/srv/manifests"), ("quaymaster.dev/source-path", "shop/db.yaml")]
             .map(|(k, v)| (k.into(), v.into()))
             .into();
         world.create(db).await;
