@@ -3,9 +3,24 @@
 //! Owns the queue, the mirror of the engine, probes, the executor and the one status writer. It decides nothing that `plan` could
 //! decide. Every clock, id and connection is injected. Start at [`run`].
 
+pub mod apply;
 pub mod clock;
+pub mod controller;
 pub mod dial;
 pub mod docker;
+pub mod events;
+mod execute;
+pub mod feed;
+pub mod instance;
+pub mod intents;
+pub mod metrics;
 pub mod mirror;
+mod pass;
+pub mod ports;
+pub mod probe;
 pub mod queue;
+pub mod records;
+pub mod run;
+pub mod shadow;
+pub mod status;
 pub mod world;

@@ -112,7 +112,7 @@ async fn link(
     // First the stream, then the list: what happens in between is seen twice rather than never.
     let events = docker.events();
     let mut follower = Follower { docker, world, dirty: BTreeMap::new(), in_flight: BTreeSet::new(), work: FuturesUnordered::new() };
-    let listing = follower.list().await.map_err(|e| e.line())?;
+    let listing = list(docker, world).await.map_err(|e| e.line())?;
     tracing::info!(engine = facts.version, api = format!("{}.{}", facts.api.0, facts.api.1), "connected to the engine");
     world.connected(facts);
     world.replace(listing);
@@ -141,10 +141,6 @@ struct Follower<'a> {
 }
 
 impl<'a> Follower<'a> {
-    async fn list(&self) -> Result<Listing, DockerError> {
-        list(self.docker, self.world).await
-    }
-
     /// Follows events and requests until the link is lost; gives what ended it.
     async fn follow(&mut self, mut events: Events, requests: &mut Requests, relist_every: Duration) -> String {
         let mut relist = tokio::time::interval(relist_every);
@@ -283,7 +279,7 @@ impl<'a> Follower<'a> {
 }
 
 /// Lists everything and inspects what is ours.
-async fn list(docker: &Docker, world: &World) -> Result<Listing, DockerError> {
+pub(crate) async fn list(docker: &Docker, world: &World) -> Result<Listing, DockerError> {
     let mut listing = Listing { networks: docker.list_networks().await?, volumes: docker.list_volumes().await?, ..Listing::default() };
     let all = docker.list_containers().await?;
     let (ours, others): (Vec<Listed>, Vec<Listed>) =

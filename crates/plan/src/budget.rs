@@ -36,6 +36,11 @@ impl Spent {
         self.evidence.clear();
     }
 
+    /// Whether any try still lies in the window; if none does, this can be forgotten.
+    pub fn is_recent(&self, budget: Budget, now: Timestamp) -> bool {
+        self.at.back().is_some_and(|at| at.plus_millis(budget.window_ms as i64) > now)
+    }
+
     /// When the budget is spent: the instant at which the oldest try leaves the window, and what the last try brought.
     pub fn is_spent(&self, budget: Budget, now: Timestamp) -> Option<(Timestamp, &str)> {
         if self.at.len() < budget.tries as usize {

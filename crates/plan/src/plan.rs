@@ -83,7 +83,7 @@ impl Plan {
         let shift = self.steps.len();
         self.steps.extend(other.steps.into_iter().map(|mut step| {
             step.after.iter_mut().for_each(|i| *i += shift);
-            shift_made(&mut step.action, shift);
+            step.action.map_made(|made| made + shift);
             step
         }));
         self.findings.extend(other.findings);
@@ -149,18 +149,6 @@ fn redacted(action: &Action) -> Value {
         }
     }
     value
-}
-
-fn shift_made(action: &mut Action, shift: usize) {
-    use crate::step::ContainerRef::Made;
-    match action {
-        Action::WriteFiles { container: Made(i), .. }
-        | Action::Connect { container: Made(i), .. }
-        | Action::Start { container: Made(i) } => {
-            *i += shift;
-        }
-        _ => {}
-    }
 }
 
 impl fmt::Display for Plan {

@@ -261,6 +261,16 @@ impl Action {
         }
     }
 
+    /// Renames the steps whose products it uses.
+    pub fn map_made(&mut self, rename: impl Fn(usize) -> usize) {
+        if let Self::WriteFiles { container: ContainerRef::Made(made), .. }
+        | Self::Connect { container: ContainerRef::Made(made), .. }
+        | Self::Start { container: ContainerRef::Made(made) } = self
+        {
+            *made = rename(*made);
+        }
+    }
+
     /// Whether it takes something away that it names by id.
     pub const fn is_destructive(&self) -> bool {
         matches!(self, Self::RemoveContainer { .. } | Self::RemoveNetwork { .. } | Self::Stop { .. } | Self::Disconnect { .. })

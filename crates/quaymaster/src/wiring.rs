@@ -1,24 +1,384 @@
-//! Puts the parts of the operator together. Not wired yet.
+//! Puts the parts of the operator together. Wiring only: every decision is somebody else's.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use anyhow::{Context, bail};
+use qm_api::admit::{Attached, Unreadable};
+use qm_api::kinds::intent::{Act, Scope};
+use qm_api::manifest::{self, Limits, ParsedFile};
+use qm_api::meta::ObjectKey;
+use qm_api::name::Name;
+use qm_api::time::Timestamp;
+use qm_apiserver as api;
+use qm_apiserver::Listener;
+use qm_controller::apply::SourceInput;
+use qm_controller::clock::Clock;
+use qm_controller::dial::{self, Address};
+use qm_controller::docker::{Docker, Facts};
+use qm_controller::instance::InstanceLock;
+use qm_controller::ports::{ActRequest, AskError};
+use qm_controller::run::{Config, Operator};
+use qm_controller::shadow::plan_offline;
+use qm_source::{Absence, Attachment, Directory, Health, Manifest, RelPath, References, Snapshot};
+use qm_store::backend::Redb;
+use qm_store::{Options, Store};
 use serde_json::Value;
 
-use crate::cli::run::RunArgs;
+use crate::cli::run::{LogFormat, RunArgs};
 
-/// Runs the operator until it is told to stop.
+/// How often the mirror lists everything again.
+const RELIST_EVERY: Duration = Duration::from_secs(300);
+
+/// Runs the operator until it gets SIGTERM or SIGINT. Containers go on running.
 ///
 /// # Errors
-/// When it cannot start.
-pub(crate) fn run(_args: RunArgs) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not wired")
+/// When it cannot start: the store, the socket, the metrics address, the engine's address, the lock.
+pub(crate) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    start_log(args.log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(serve(args))
 }
 
-/// Plans the folders against the engine alone, without an operator; writes nothing. Gives the plan as JSON and as text.
+fn start_log(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("QUAYMASTER_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+fn clock() -> Clock {
+    let wall = || {
+        #[expect(clippy::disallowed_methods, reason = "this is where the injected wall clock comes from")]
+        let now = std::time::SystemTime::now();
+        let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    };
+    Clock::new(Arc::new(wall), Arc::new(uid))
+}
+
+/// Sixteen random bytes in the form of a UUID.
+fn uid() -> Name {
+    let mut bytes = [0_u8; 16];
+    // The kernel's generator does not fail once the machine is up; zeros would be seen as a conflict by the store.
+    drop(rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()));
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]).into()
+}
+
+fn open_store(data_dir: &Path) -> anyhow::Result<Store> {
+    std::fs::create_dir_all(data_dir).with_context(|| format!("the data directory {} cannot be made", data_dir.display()))?;
+    let path = data_dir.join("store.redb");
+    let backend = Redb::at(&path);
+    // Watchers that fall behind list again; a long log would only cost memory.
+    let options = Options { log_batches: 2_048, ..Options::default() };
+    Store::open(Box::new(backend), options).with_context(|| format!("the store {} cannot be opened", path.display()))
+}
+
+async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let mut ids: Vec<&str> = args.manifests.iter().map(|s| s.id.as_str()).collect();
+    ids.sort_unstable();
+    if ids.windows(2).any(|w| w[0] == w[1]) {
+        bail!("two --manifests have the same id: give them names with NAME=DIR");
+    }
+    let clock = clock();
+    let registry = prometheus::Registry::new();
+    let docker_host = Address::parse(&args.docker_host).map_err(anyhow::Error::msg)?;
+    let store = open_store(&args.data_dir)?;
+    let run_dir = args.socket.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
+    let (fatal, mut fatal_heard) = tokio::sync::mpsc::unbounded_channel::<String>();
+    let operator = Arc::new(Operator::start(Config {
+        instance: args.instance.as_str().into(),
+        docker_host,
+        dial: dial::system(),
+        clock: clock.clone(),
+        store: store.clone(),
+        data_dir: args.data_dir.clone(),
+        registry: registry.clone(),
+        relist_every: RELIST_EVERY,
+        sources: args.manifests.iter().map(|s| Name::from(s.id.as_str())).collect(),
+        on_connect: instance_guard(run_dir, &args, fatal),
+    })?);
+    if args.observe {
+        observe(&operator).await?;
+    }
+    let router = qm_apiserver::router(store.clone(), ports(&operator, &clock));
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let listener = Listener::unix(&args.socket).await?;
+    let api = tokio::spawn(listener.serve(router, until(stopped.clone())));
+    let metrics = match args.metrics {
+        Some(address) => {
+            let listener = Listener::tcp(address).await?;
+            Some(tokio::spawn(listener.serve(qm_apiserver::metrics_router(registry), until(stopped))))
+        }
+        None => None,
+    };
+    let mut directories = Vec::new();
+    for spec in &args.manifests {
+        directories.push(follow(spec.clone(), &args, operator.clone())?);
+    }
+    tracing::info!(socket = %args.socket.display(), instance = args.instance, "running");
+    let fatal = tokio::select! {
+        biased;
+        message = fatal_heard.recv() => message,
+        signal = shutdown() => { signal?; None }
+    };
+    tracing::info!("stopping; containers go on running");
+    // Nobody listening any more is what is wanted.
+    drop(stop.send(true));
+    drop(directories);
+    operator.stop().await?;
+    api.await.context("the API server ended badly")?;
+    if let Some(metrics) = metrics {
+        metrics.await.context("the metrics server ended badly")?;
+    }
+    match fatal {
+        Some(message) => bail!(message),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+async fn until(mut stopped: tokio::sync::watch::Receiver<bool>) {
+    // The sender going away means the same as its word.
+    drop(stopped.wait_for(|stop| *stop).await);
+}
+
+async fn shutdown() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        biased;
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
+}
+
+/// Takes the instance's lock at the first connection to an engine, before anything is listed; a second operator ends here.
+fn instance_guard(
+    run_dir: PathBuf,
+    args: &RunArgs,
+    fatal: tokio::sync::mpsc::UnboundedSender<String>,
+) -> Arc<dyn Fn(&Facts) -> Result<(), String> + Send + Sync> {
+    let locks: Mutex<BTreeMap<String, InstanceLock>> = Mutex::default();
+    let (instance, data_dir) = (args.instance.clone(), args.data_dir.clone());
+    // The lock must be found by operators with other sockets too.
+    let shared = Path::new("/run/quaymaster");
+    let dir = if std::fs::create_dir_all(shared).is_ok() { shared.to_path_buf() } else { run_dir };
+    Arc::new(move |facts: &Facts| {
+        let mut locks = locks.lock().unwrap_or_else(PoisonError::into_inner);
+        if locks.contains_key(&facts.id) {
+            return Ok(());
+        }
+        match InstanceLock::take(&dir, &facts.id, &instance, &data_dir) {
+            Ok(lock) => {
+                locks.insert(facts.id.clone(), lock);
+                Ok(())
+            }
+            Err(error) => {
+                // If nobody listens any more the operator is ending already.
+                drop(fatal.send(error.to_string()));
+                Err(error.to_string())
+            }
+        }
+    })
+}
+
+/// `--observe`: everything is suspended until somebody resumes it.
+async fn observe(operator: &Operator) -> anyhow::Result<()> {
+    let request = ActRequest {
+        act: Act::Suspend,
+        scope: Scope::default(),
+        actor: "run --observe".to_owned(),
+        reason: "started to observe; `quaymaster resume --all` lets it act".to_owned(),
+        until: None,
+        step_hash: None,
+        to: None,
+    };
+    operator.act(request).await?;
+    Ok(())
+}
+
+fn references() -> References {
+    Arc::new(|path: &RelPath, bytes: &[u8]| {
+        manifest::references(&path.as_str().into(), bytes).iter().filter_map(|name| RelPath::parse(name).ok()).collect()
+    })
+}
+
+/// Parses what a source delivers; a file that did not change is not parsed again.
+#[derive(Default)]
+struct Parser {
+    parsed: BTreeMap<(Name, [u8; 32]), Arc<ParsedFile>>,
+}
+
+impl Parser {
+    fn input(&mut self, snapshot: &Snapshot, place: String) -> SourceInput {
+        let id = Name::from(snapshot.source.as_str());
+        let mut input = SourceInput { id: id.clone(), place, ..SourceInput::default() };
+        let limits = Limits::default();
+        let mut next = BTreeMap::new();
+        for (path, manifest) in &snapshot.manifests {
+            let name = Name::from(path.as_str());
+            match manifest {
+                Manifest::File(file) => {
+                    let key = (name.clone(), file.digest);
+                    let parsed = self.parsed.remove(&key).unwrap_or_else(|| Arc::new(manifest::parse_file(&name, &file.bytes, &limits)));
+                    input.files.push(parsed.clone());
+                    next.insert(key, parsed);
+                }
+                Manifest::Refused(problem) => {
+                    input.unreadable.push(Unreadable { source: id.clone(), file: name, reason: problem.to_string() });
+                }
+            }
+        }
+        self.parsed = next;
+        input.attachments = snapshot.attachments.iter().map(|(path, a)| (path.as_str().into(), attached(a))).collect();
+        input.absence_counts = snapshot.absence == Absence::Counts;
+        input.problem = match &snapshot.health {
+            Health::Ready => None,
+            Health::Degraded { reason } => {
+                tracing::debug!(source = %id, reason, "the source is watched in a slower way");
+                None
+            }
+            Health::Unreadable { reason } => Some(reason.clone()),
+        };
+        input.held = snapshot.held.iter().map(|h| (h.path.as_str().to_owned(), format!("{:?}", h.why))).collect();
+        input
+    }
+}
+
+fn attached(attachment: &Attachment) -> Attached {
+    match attachment {
+        Attachment::File(file) => Attached::File { digest: file.digest, bytes: file.bytes.clone() },
+        Attachment::Missing => Attached::Missing,
+        Attachment::Refused(problem) => Attached::Refused(problem.to_string()),
+    }
+}
+
+fn source_options(settle: Duration) -> qm_source::Options {
+    qm_source::Options { settle, ..qm_source::Options::default() }
+}
+
+fn follow(spec: qm_source::Spec, args: &RunArgs, operator: Arc<Operator>) -> anyhow::Result<Directory> {
+    let place = spec.dir.display().to_string();
+    let (directory, mut receiver) = Directory::spawn(spec, source_options(args.settle.as_std()), references())?;
+    tokio::spawn(async move {
+        let mut parser = Parser::default();
+        while let Some(snapshot) = receiver.next().await {
+            operator.sources.set(parser.input(&snapshot, place.clone()));
+        }
+    });
+    Ok(directory)
+}
+
+fn ports(operator: &Arc<Operator>, clock: &Clock) -> api::Ports {
+    let acting = operator.clone();
+    let planning = operator.clone();
+    let (graph, overview, usable, logs, ready) = (operator.clone(), operator.clone(), operator.clone(), operator.clone(), operator.clone());
+    let (now, version) = (clock.clone(), env!("CARGO_PKG_VERSION").to_owned());
+    let started = clock.wall();
+    let shown = version.clone();
+    api::Ports {
+        act: Arc::new(move |r: api::ActRequest| {
+            let operator = acting.clone();
+            Box::pin(async move {
+                let request =
+                    ActRequest { act: r.act, scope: r.scope, actor: r.actor, reason: r.reason, until: r.until, step_hash: r.step_hash, to: r.to };
+                operator.act(request).await.map_err(port_error)
+            })
+        }),
+        plan: Arc::new(move |request: api::PlanRequest| {
+            let operator = planning.clone();
+            Box::pin(async move {
+                let plan = match request.sources.is_empty() {
+                    true => operator.plan(),
+                    false => operator.plan_with(request.sources.iter().map(candidate).collect()).await.map_err(port_error)?,
+                };
+                Ok(api::PlanAnswer { plan: plan.to_json(), text: plan.to_string() })
+            })
+        }),
+        graph: Arc::new(move || graph.graph()),
+        overview: Arc::new(move || {
+            let mut overview = overview.overview();
+            overview["version"] = shown.clone().into();
+            overview["startedAt"] = Value::String(started.to_string());
+            overview
+        }),
+        usable: Arc::new(move |namespace: &str, name: &str| {
+            let answer = usable.usable(namespace, name)?;
+            Some(api::Usable { body: answer.body, usable: answer.usable, retry_after_seconds: answer.retry_after_seconds })
+        }),
+        logs: Arc::new(move |r: api::LogRequest| {
+            let key = ObjectKey::new("MiniService", r.namespace.as_str(), r.name.as_str());
+            let opened = logs.logs(&key, r.slot, r.follow, r.tail_lines, r.timestamps).map_err(port_error);
+            Box::pin(async move { opened })
+        }),
+        ready: Arc::new(move || {
+            let reasons = ready.unready();
+            if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+        }),
+        now: Arc::new(move || now.wall()),
+        version,
+    }
+}
+
+fn candidate(source: &api::CandidateSource) -> SourceInput {
+    let root: BTreeMap<RelPath, &Vec<u8>> = source.files.iter().filter_map(|(path, b)| Some((RelPath::parse(path).ok()?, b))).collect();
+    let id = Name::from(source.id.as_str());
+    let mut input = SourceInput { id: id.clone(), place: source.id.clone(), absence_counts: true, ..SourceInput::default() };
+    for (path, bytes) in root.iter().filter(|(path, _)| qm_source::is_manifest_name(path.file_name())) {
+        let name = Name::from(path.as_str());
+        input.files.push(Arc::new(manifest::parse_file(&name, bytes, &Limits::default())));
+        for reference in manifest::references(&name, bytes) {
+            let found = RelPath::parse(&reference).ok().and_then(|r| root.get(&r).copied());
+            let attached = match found {
+                Some(bytes) => {
+                    let file = qm_source::File::new(bytes.as_slice());
+                    Attached::File { digest: file.digest, bytes: file.bytes }
+                }
+                None => Attached::Missing,
+            };
+            input.attachments.insert(reference, attached);
+        }
+    }
+    input
+}
+
+fn port_error(error: AskError) -> api::PortError {
+    match error {
+        AskError::NotFound(text) => api::PortError::NotFound(text),
+        AskError::Invalid(message) => api::PortError::Invalid { message, violations: Vec::new() },
+        AskError::NotSupported(text) => api::PortError::NotSupported(text),
+        AskError::Unavailable(message) => api::PortError::Unavailable { message, retry_after_seconds: Some(5) },
+        AskError::Violations(violations) => api::PortError::Invalid { message: "the manifests are not valid".to_owned(), violations },
+        AskError::Store(error) => api::PortError::Unavailable { message: error.to_string(), retry_after_seconds: Some(1) },
+    }
+}
+
+/// Plans folders against the engine alone, without an operator; writes nothing. Gives the plan as JSON and as text.
 ///
 /// # Errors
-/// When the engine cannot be reached.
-pub(crate) fn offline_plan(_dirs: &[PathBuf], _docker_host: &str) -> anyhow::Result<(Value, String)> {
-    anyhow::bail!("not wired")
+/// When the engine cannot be reached or the manifests are bad.
+pub(crate) fn offline_plan(dirs: &[PathBuf], docker_host: &str) -> anyhow::Result<(Value, String)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let address = Address::parse(docker_host).map_err(anyhow::Error::msg)?;
+        let docker = Docker::new(address, dial::system(), Arc::new(|_, _, _| {}))?;
+        let inputs = dirs
+            .iter()
+            .map(|dir| {
+                let snapshot = qm_source::scan_once(dir, &source_options(Duration::ZERO), &references());
+                Parser::default().input(&snapshot, dir.display().to_string())
+            })
+            .collect();
+        let plan = plan_offline(docker, clock(), "default".into(), inputs).await?;
+        Ok((plan.to_json(), plan.to_string()))
+    })
 }

@@ -41,7 +41,7 @@ pub(crate) enum Link {
 }
 
 /// Everything behind the lock.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Inner {
     pub(crate) link: Link,
     pub(crate) listed: bool,
@@ -127,6 +127,13 @@ impl World {
             probe_wake: Notify::new(),
             deadline_wake: Notify::new(),
         }
+    }
+
+    /// A copy of the picture that lives on its own; queue and wake-ups of the original never hear of it.
+    pub(crate) fn shadow(&self) -> Self {
+        let copy = Self::new(self.clock.clone(), self.instance.clone());
+        *copy.lock() = self.lock().clone();
+        copy
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -231,9 +231,9 @@ impl Planner<'_> {
         }
     }
 
-    /// Containers of this service were seen or recorded before: a slot without one lost it.
+    /// This generation was applied before: a slot without a container lost it.
     fn was_settled(&self) -> bool {
-        self.ctx.settled_generation > 0
+        self.ctx.settled_generation >= self.desired.generation
     }
 }
 

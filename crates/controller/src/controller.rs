@@ -1,0 +1,245 @@
+//! Owns [`Controller`]: everything a pass needs, and what is remembered between two passes of one key (never an input of planning
+//! that could not be lost).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use qm_api::conditions::Reason;
+use qm_api::kinds::mini_service;
+use qm_api::meta::{Object, ObjectKey};
+use qm_api::time::Timestamp;
+use qm_plan::budget::Spent;
+use qm_plan::plan::Finding;
+use qm_store::{Durability, Precondition, Store, StoreError};
+use tokio::sync::Semaphore;
+
+use crate::clock::Clock;
+use crate::docker::Docker;
+use crate::events::{EventType, Events, Happening};
+use crate::metrics::Metrics;
+use crate::mirror::Refresher;
+use crate::records::{self, REVISIONS_KEPT, RevisionRecord};
+use crate::world::World;
+
+/// Calls that change the engine, under way at once. Measured: eight are as fast as sixteen, four are slower.
+pub const PARALLEL_WRITES: usize = 8;
+
+/// What is remembered of a key between two passes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memory {
+    /// The generation at which a plan was last empty.
+    pub(crate) settled_generation: u64,
+    /// The generation for which an image was pulled.
+    pub(crate) pulled_generation: Option<u64>,
+    /// Failed passes in a row.
+    pub(crate) failures: u32,
+    /// No step is taken before this instant, after a failure; monotonic milliseconds.
+    pub(crate) backoff_until_ms: u64,
+    /// Steps that were taken, by hash: the brake against going in circles.
+    pub(crate) taken: BTreeMap<String, Spent>,
+    /// What the last plan had to say.
+    pub(crate) findings: Vec<Finding>,
+    /// What the last plan waits for, in words.
+    pub(crate) waits: Vec<String>,
+    /// The last plan was empty.
+    pub(crate) clean: bool,
+    /// Pull progress, while there is one.
+    pub(crate) progress: Option<String>,
+    /// The generation that the last pass looked at.
+    pub(crate) seen_generation: u64,
+    /// Why the stored spec cannot be used.
+    pub(crate) unreadable: Option<String>,
+    /// A network of this object was there.
+    pub(crate) was_there: bool,
+}
+
+/// Everything a pass needs.
+#[derive(Debug)]
+pub struct Controller {
+    /// The picture of everything.
+    pub world: Arc<World>,
+    /// The durable state.
+    pub store: Store,
+    /// The engine.
+    pub docker: Docker,
+    /// Asks the mirror to look again.
+    pub refresher: Refresher,
+    /// The clocks.
+    pub clock: Clock,
+    /// Events.
+    pub events: Arc<Events>,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Where files for read-only containers may be put; for later use by binds.
+    pub data_dir: std::path::PathBuf,
+    pub(crate) writes: Semaphore,
+    memory: Mutex<BTreeMap<ObjectKey, Memory>>,
+    revisions: Mutex<BTreeMap<ObjectKey, Vec<RevisionRecord>>>,
+}
+
+impl Controller {
+    /// A controller over its parts. Revisions are loaded once; this process is their only writer.
+    pub fn new(
+        world: Arc<World>,
+        store: Store,
+        docker: Docker,
+        refresher: Refresher,
+        clock: Clock,
+        metrics: Metrics,
+        data_dir: std::path::PathBuf,
+    ) -> Self {
+        let revisions = load_revisions(&store);
+        let events = Arc::new(Events::new(store.clone(), clock.clone()));
+        Self {
+            world,
+            docker,
+            refresher,
+            clock,
+            events,
+            metrics,
+            data_dir,
+            writes: Semaphore::new(PARALLEL_WRITES),
+            memory: Mutex::default(),
+            revisions: Mutex::new(revisions),
+            store,
+        }
+    }
+
+    /// Reads the revisions of the store again: for a shadow that was filled after it was made.
+    pub(crate) fn reloaded(self) -> Self {
+        *self.revisions.lock().unwrap_or_else(PoisonError::into_inner) = load_revisions(&self.store);
+        self
+    }
+
+    /// Takes what another controller remembers: a shadow must plan as the original would.
+    pub(crate) fn copy_memory(&self, original: &Self) {
+        *self.memory() = original.memory().clone();
+    }
+
+    pub(crate) fn memory(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, Memory>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn remember<T>(&self, key: &ObjectKey, change: impl FnOnce(&mut Memory) -> T) -> T {
+        change(self.memory().entry(key.clone()).or_default())
+    }
+
+    pub(crate) fn revisions_of(&self, key: &ObjectKey) -> Vec<RevisionRecord> {
+        self.revisions.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned().unwrap_or_default()
+    }
+
+    /// Records a revision, durable before the answer, and drops the oldest beyond the last five.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub(crate) async fn record_revision(&self, key: &ObjectKey, revision: qm_plan::plan::Revision) -> Result<(), StoreError> {
+        let now = self.clock.wall();
+        let record = RevisionRecord { service: key.name.clone(), created_at: now, revision };
+        let object_key = records::revision_key(key, record.revision.number);
+        let spec = serde_json::to_value(&record).expect("a revision is plain data");
+        let snapshot = self.store.snapshot();
+        let mut tx = self.store.tx();
+        match snapshot.get(&object_key) {
+            Some(old) => {
+                let mut object = (**old).clone();
+                object.spec = Arc::new(spec);
+                tx.put(object);
+            }
+            None => {
+                tx.create(Object::new(object_key, self.clock.uid(), now, spec));
+            }
+        }
+        let mut list = self.revisions_of(key);
+        list.retain(|r| r.revision.number != record.revision.number);
+        list.insert(0, record);
+        list.sort_by_key(|r| std::cmp::Reverse(r.revision.number));
+        for old in list.drain(REVISIONS_KEPT.min(list.len())..) {
+            let old_key = records::revision_key(key, old.revision.number);
+            if snapshot.get(&old_key).is_some() {
+                tx.delete(old_key, Precondition::default(), now);
+            }
+        }
+        tx.commit(Durability::Durable).await?;
+        self.revisions.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), list);
+        Ok(())
+    }
+
+    /// Forgets everything about an object that is gone for good.
+    pub(crate) async fn forget(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let list = self.revisions.lock().unwrap_or_else(PoisonError::into_inner).remove(key).unwrap_or_default();
+        let snapshot = self.store.snapshot();
+        let now = self.clock.wall();
+        let mut tx = self.store.tx();
+        let mut any = false;
+        let revisions = list.iter().map(|r| records::revision_key(key, r.revision.number));
+        let others = [records::PENDING_RELOAD, records::EPOCH].map(|kind| ObjectKey::new(kind, key.namespace.clone(), key.name.clone()));
+        for record in revisions.chain(others) {
+            if snapshot.get(&record).is_some() {
+                tx.delete(record, Precondition::default(), now);
+                any = true;
+            }
+        }
+        self.memory().remove(key);
+        if any {
+            tx.commit(Durability::Durable).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn tell(&self, key: &ObjectKey, kind: EventType, reason: Reason, message: impl Into<String>) {
+        let uid = self.store.snapshot().get(key).map(|o| o.meta.uid.clone()).unwrap_or_default();
+        self.events.record(Happening { object: key.clone(), uid, kind, reason, message: message.into() });
+    }
+
+    /// Takes what the statuses in the store say of the time before this process: settled generations and last known availability.
+    pub fn seed(&self) {
+        let snapshot = self.store.snapshot();
+        let mut recorded = Vec::new();
+        for object in snapshot.list(mini_service::KIND, None) {
+            let Ok(Some(status)) = object.decode_status::<mini_service::MiniServiceStatus>() else { continue };
+            use qm_api::conditions::{ConditionStatus, ConditionType};
+            if status.conditions.iter().any(|c| c.kind == ConditionType::Ready && c.status == ConditionStatus::True) {
+                self.remember(&object.key, |m| m.settled_generation = status.observed_generation);
+            }
+            if let Some(availability) = status.availability {
+                recorded.push((object.key.clone(), availability, status.reason, status.since));
+            }
+        }
+        for object in snapshot.list("Network", None) {
+            if !object.status.is_null() {
+                self.remember(&object.key, |m| m.was_there = true);
+            }
+        }
+        self.world.seed(recorded);
+    }
+
+    /// When the last pass of every object was clean, and nothing waits: for tests and `/readyz`.
+    pub fn is_calm(&self) -> bool {
+        let memory = self.memory();
+        let snapshot = self.store.snapshot();
+        snapshot
+            .list(mini_service::KIND, None)
+            .all(|o| memory.get(&o.key).is_some_and(|m| m.clean && m.seen_generation == o.meta.generation))
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.wall()
+    }
+}
+
+fn load_revisions(store: &Store) -> BTreeMap<ObjectKey, Vec<RevisionRecord>> {
+    let mut revisions: BTreeMap<ObjectKey, Vec<RevisionRecord>> = BTreeMap::new();
+    for object in store.snapshot().list(records::REVISION, None) {
+        match object.decode_spec::<RevisionRecord>() {
+            Ok(record) => {
+                let key = ObjectKey::new(mini_service::KIND, object.key.namespace.clone(), record.service.clone());
+                revisions.entry(key).or_default().push(record);
+            }
+            Err(error) => tracing::warn!(key = %object.key, error = %error, "a revision record cannot be read and is left out"),
+        }
+    }
+    for list in revisions.values_mut() {
+        list.sort_by_key(|r| std::cmp::Reverse(r.revision.number));
+    }
+    revisions
+}

@@ -1,0 +1,190 @@
+//! Carries out a plan: walks its steps in their order with bounded parallelism, stops at what waits, decides nothing (DESIGN 4, step 7).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use qm_api::conditions::Reason;
+use qm_api::meta::ObjectKey;
+use qm_api::name::Name;
+use qm_plan::plan::Plan;
+use qm_plan::step::{Action, Cause, ContainerRef, ImageRef, Step};
+
+use crate::controller::Controller;
+use crate::docker::DockerError;
+use crate::docker::act::Done;
+use crate::docker::error::Retry;
+use crate::events::EventType;
+use crate::mirror::Thing;
+
+/// What came of a plan.
+#[derive(Debug, Default)]
+pub(crate) struct Executed {
+    /// Steps that were taken.
+    pub(crate) taken: usize,
+    /// The first step that failed.
+    pub(crate) failure: Option<DockerError>,
+}
+
+impl Controller {
+    /// Takes every step that can be taken; a failed one stops what comes after it, not its siblings. Returns when the picture of the
+    /// world has what was done.
+    pub(crate) async fn execute(self: &Arc<Self>, key: &ObjectKey, plan: &Plan) -> Executed {
+        let runnable: BTreeSet<usize> = plan.runnable().into_iter().filter(|i| !waits_for_pull(&plan.steps[*i])).collect();
+        let mut done: BTreeSet<usize> = BTreeSet::new();
+        let mut begun: BTreeSet<usize> = BTreeSet::new();
+        let mut made: BTreeMap<usize, Name> = BTreeMap::new();
+        let mut executed = Executed::default();
+        let mut touched: BTreeSet<Thing> = BTreeSet::new();
+        let mut running = FuturesUnordered::new();
+        loop {
+            for index in &runnable {
+                let step = &plan.steps[*index];
+                let ready = step.after.iter().all(|before| done.contains(before));
+                if ready && begun.insert(*index) {
+                    let made = made.clone();
+                    running.push(async move { (*index, self.take(key, step, &made).await) });
+                }
+            }
+            let Some((index, outcome)) = running.next().await else { break };
+            let step = &plan.steps[index];
+            match outcome {
+                Ok(result) => {
+                    executed.taken += 1;
+                    done.insert(index);
+                    if let (Action::CreateContainer { .. }, Some(id)) = (&step.action, &result.container) {
+                        made.insert(index, id.clone());
+                    }
+                    let things = things_of(&result);
+                    // What changes availability is looked at at once, the rest at the end.
+                    if changes_run_state(&step.action) {
+                        let refresher = self.refresher.clone();
+                        let now = things.clone();
+                        tokio::spawn(async move { refresher.refresh(now).await });
+                    }
+                    touched.extend(things);
+                }
+                Err(error) => {
+                    touched.extend(doubtful(step, &made, &error));
+                    if executed.failure.is_none() {
+                        executed.failure = Some(error);
+                    }
+                }
+            }
+        }
+        drop(running);
+        if !touched.is_empty() {
+            self.refresher.refresh(touched).await;
+        }
+        executed
+    }
+
+    /// Takes one step: one external call, its event and its metric.
+    async fn take(&self, key: &ObjectKey, step: &Step, made: &BTreeMap<usize, Name>) -> Result<Done, DockerError> {
+        let _permit = match &step.action {
+            // A pull takes minutes and costs the engine little; it must not keep others from starting.
+            Action::Pull { .. } => None,
+            _ => Some(self.writes.acquire().await.expect("the semaphore is never closed")),
+        };
+        if let Action::Stop { container, .. } | Action::Restart { container, .. } | Action::RemoveContainer { container } = &step.action {
+            self.world.expect_exit(container);
+        }
+        if let Cause::Drift { field, .. } = &step.cause {
+            self.metrics.drift.with_label_values(&[key.kind.as_str(), field.as_str()]).inc();
+        }
+        let progress = |text: String| {
+            self.remember(key, |m| m.progress = Some(text));
+            self.world.mark_status([key.clone()]);
+        };
+        let outcome = self.docker.act(&step.action, made, &progress).await;
+        let verb = step.action.verb();
+        let what = format!("{verb} {}: {}", target_text(step), step.cause);
+        match &outcome {
+            Ok(_) => {
+                self.metrics.steps.with_label_values(&[verb, "ok"]).inc();
+                tracing::info!(object = %key, "{what}");
+                self.tell(key, EventType::Normal, event_reason(step), what);
+            }
+            Err(error) => {
+                self.metrics.steps.with_label_values(&[verb, "error"]).inc();
+                tracing::warn!(object = %key, error = error.line(), "{what}");
+                self.tell(key, EventType::Warning, Reason::StepFailed, format!("{what}: {}", error.line()));
+            }
+        }
+        outcome
+    }
+}
+
+fn waits_for_pull(step: &Step) -> bool {
+    matches!(step.action, Action::CreateContainer { image: ImageRef::AfterPull, .. })
+}
+
+fn changes_run_state(action: &Action) -> bool {
+    matches!(action, Action::Start { .. } | Action::Stop { .. } | Action::Restart { .. } | Action::Unpause { .. })
+}
+
+fn things_of(done: &Done) -> Vec<Thing> {
+    let mut things = Vec::new();
+    things.extend(done.container.clone().map(Thing::Container));
+    things.extend(done.network.clone().map(Thing::Network));
+    things.extend(done.volume.clone().map(Thing::Volume));
+    things.extend(done.image.clone().map(Thing::Image));
+    things
+}
+
+/// After a failure: what may have changed all the same (the answer can be lost after the effect), or what we had a wrong picture of.
+fn doubtful(step: &Step, made: &BTreeMap<usize, Name>, error: &DockerError) -> Vec<Thing> {
+    let reference = |container: &ContainerRef| match container {
+        ContainerRef::Id(id) => Some(Thing::Container(id.clone())),
+        ContainerRef::Made(index) => made.get(index).cloned().map(Thing::Container),
+    };
+    let is_unclear = error.retry() != Retry::Terminal;
+    match &step.action {
+        Action::Pull { reference } => vec![Thing::Image(reference.as_str().into())],
+        Action::CreateVolume { name, .. } => vec![Thing::Volume(name.as_str().into())],
+        Action::CreateContainer { .. } if is_unclear => vec![Thing::Containers, Thing::Networks],
+        Action::CreateContainer { body, .. } => vec![Thing::Image(body.image.as_str().into())],
+        Action::CreateNetwork { .. } => vec![Thing::Networks],
+        Action::RemoveNetwork { network } => vec![Thing::Network(network.clone())],
+        Action::Connect { container, .. } => reference(container).into_iter().chain([Thing::Networks]).collect(),
+        Action::WriteFiles { container, .. } | Action::Start { container } => reference(container).into_iter().collect(),
+        Action::Disconnect { container, .. }
+        | Action::Stop { container, .. }
+        | Action::Restart { container, .. }
+        | Action::Unpause { container }
+        | Action::Rename { container, .. }
+        | Action::Update { container, .. }
+        | Action::RemoveContainer { container } => vec![Thing::Container(container.clone())],
+    }
+}
+
+fn event_reason(step: &Step) -> Reason {
+    match (&step.action, &step.cause) {
+        (_, Cause::Drift { .. } | Cause::Missing | Cause::NotRunning { .. }) => Reason::Repaired,
+        (Action::Pull { .. }, _) => Reason::Pulling,
+        (Action::CreateContainer { .. } | Action::CreateNetwork { .. } | Action::CreateVolume { .. }, _) => Reason::Created,
+        (Action::Start { .. } | Action::Restart { .. } | Action::Unpause { .. }, _) => Reason::Started,
+        (Action::Stop { .. }, _) => Reason::Stopped,
+        (Action::RemoveContainer { .. }, Cause::Superseded) => Reason::Replaced,
+        (Action::RemoveContainer { .. } | Action::RemoveNetwork { .. }, _) => Reason::Removed,
+        _ => Reason::Updated,
+    }
+}
+
+fn target_text(step: &Step) -> String {
+    let slot = match step.slot {
+        0 => String::new(),
+        slot => format!("replica {slot}"),
+    };
+    match &step.action {
+        Action::Pull { reference } => reference.clone(),
+        Action::CreateVolume { name, .. } => name.clone(),
+        Action::CreateNetwork { body } => body.name.clone(),
+        Action::Connect { join, .. } => format!("{slot} to {}", join.network_name),
+        Action::Disconnect { network, .. } => format!("{slot} from {network}"),
+        Action::Rename { to, .. } => format!("{slot} to {to}"),
+        Action::RemoveNetwork { network } => network.to_string(),
+        _ => slot,
+    }
+}

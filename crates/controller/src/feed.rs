@@ -1,0 +1,162 @@
+//! Feeds the world from the store: what is wanted changes when specs do. Status writes wake nobody.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use qm_api::graph::{Dependency, Graph};
+use qm_api::kinds::mini_service::{KIND as SERVICE, MiniServiceSpec};
+use qm_api::meta::{Object, ObjectKey};
+use qm_plan::desired::{DesiredNetwork, DesiredService, Files};
+use qm_store::{ChangeKind, Snapshot};
+
+use crate::apply::Sources;
+use crate::controller::Controller;
+use crate::records::{ATTACHMENT, FILES};
+use crate::world::Wanted;
+
+impl Controller {
+    /// Takes everything that the store holds.
+    pub fn feed_all(&self) {
+        let snapshot = self.store.snapshot();
+        let kinds = [SERVICE, "Network"];
+        let wanted: Vec<Wanted> =
+            kinds.iter().flat_map(|kind| snapshot.list(kind, None)).filter_map(|o| self.wanted(&snapshot, o)).collect();
+        self.world.want(wanted, Some(graph(&snapshot)));
+    }
+
+    /// Follows the store for ever.
+    pub async fn feed(self: Arc<Self>, sources: Arc<Sources>) {
+        let mut version = self.store.resource_version();
+        self.feed_all();
+        'watch: loop {
+            let mut watch = match self.store.watch(version) {
+                Ok(watch) => watch,
+                Err(_) => {
+                    version = self.store.resource_version();
+                    self.feed_all();
+                    continue;
+                }
+            };
+            loop {
+                let Ok(batch) = watch.next().await else { continue 'watch };
+                version = batch.resource_version;
+                let snapshot = self.store.snapshot();
+                let mut wanted = Vec::new();
+                let mut edges_changed = false;
+                for change in &batch.changes {
+                    let object = &change.object;
+                    if !matches!(object.key.kind.as_str(), SERVICE | "Network") {
+                        self.wake_for(object);
+                        continue;
+                    }
+                    let previous = change.previous.as_deref();
+                    let matters = change.kind == ChangeKind::Delete
+                        || previous.is_none_or(|p| {
+                            p.spec != object.spec
+                                || p.meta.annotations != object.meta.annotations
+                                || p.is_deleting() != object.is_deleting()
+                        });
+                    if !matters {
+                        continue;
+                    }
+                    edges_changed |= change.kind == ChangeKind::Delete || previous.is_none_or(|p| dependencies(p) != dependencies(object));
+                    match change.kind {
+                        ChangeKind::Delete => {
+                            // What reappeared while it was being deleted is made anew now.
+                            sources.poke();
+                            wanted.push(Wanted::Gone(object.key.clone()));
+                        }
+                        ChangeKind::Put => {
+                            if object.is_deleting() {
+                                sources.poke();
+                            }
+                            // A changed input frees what was spent.
+                            self.remember(&object.key, |m| {
+                                m.failures = 0;
+                                m.backoff_until_ms = 0;
+                                m.taken.clear();
+                            });
+                            wanted.extend(self.wanted(&snapshot, object));
+                        }
+                    }
+                }
+                if !wanted.is_empty() {
+                    let graph = edges_changed.then(|| graph(&snapshot));
+                    self.world.want(wanted, graph);
+                }
+            }
+        }
+    }
+
+    /// Internal records that passes look at. Acts of persons wake whom they concern by themselves.
+    fn wake_for(&self, object: &Object) {
+        if object.key.kind == crate::records::PENDING_RELOAD {
+            self.world.queue.add(&ObjectKey::new(SERVICE, object.key.namespace.clone(), object.key.name.clone()));
+        }
+    }
+
+    fn wanted(&self, snapshot: &Snapshot, object: &Object) -> Option<Wanted> {
+        let made = match object.key.kind.as_str() {
+            SERVICE => DesiredService::from_object(object, &files(snapshot, object)).map(|s| Wanted::Service(Arc::new(s))),
+            _ => DesiredNetwork::from_object(object).map(|n| Wanted::Network(Arc::new(n))),
+        };
+        match made {
+            Ok(wanted) => {
+                self.remember(&object.key, |m| m.unreadable = None);
+                Some(wanted)
+            }
+            Err(error) => {
+                tracing::error!(object = %object.key, error = %error, "a stored object cannot be used");
+                self.remember(&object.key, |m| m.unreadable = Some(error.to_string()));
+                None
+            }
+        }
+    }
+}
+
+fn dependencies(object: &Object) -> Vec<Dependency> {
+    if object.key.kind != SERVICE {
+        return Vec::new();
+    }
+    match object.decode_spec::<MiniServiceSpec>() {
+        Ok(spec) => spec.depends_on.iter().filter_map(|e| Dependency::resolve(&object.key.namespace, e)).collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// The graph of everything stored.
+pub fn graph(snapshot: &Snapshot) -> Graph {
+    Graph::build(snapshot.list(SERVICE, None).map(|o| (o.key.clone(), dependencies(o))))
+}
+
+/// The files that a stored spec refers to.
+pub fn files(snapshot: &Snapshot, object: &Object) -> Files {
+    let Some(list) = object.meta.annotations.get(FILES) else { return Files::new() };
+    let list: BTreeMap<String, String> = serde_json::from_str(list).unwrap_or_default();
+    list.into_iter()
+        .filter_map(|(name, digest)| {
+            let attachment = snapshot.get(&ObjectKey::new(ATTACHMENT, "", digest))?;
+            Some((name, decode_content(&attachment.spec)?.into()))
+        })
+        .collect()
+}
+
+/// The content of an attachment: text where it is text, else hexadecimal digits.
+pub fn decode_content(spec: &serde_json::Value) -> Option<Vec<u8>> {
+    if let Some(text) = spec["text"].as_str() {
+        return Some(text.as_bytes().to_vec());
+    }
+    let hex = spec["hex"].as_str()?;
+    (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(hex.get(i..i + 2)?, 16).ok()).collect()
+}
+
+/// The spec of an attachment.
+pub fn encode_content(content: &[u8]) -> serde_json::Value {
+    match std::str::from_utf8(content) {
+        Ok(text) => serde_json::json!({ "text": text }),
+        Err(_) => {
+            let hex: String = content.iter().map(|b| format!("{b:02x}")).collect();
+            serde_json::json!({ "hex": hex })
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! One pass of one key: observe, plan, check, act, record (DESIGN 4, steps 4 to 9).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use qm_api::conditions::Reason;
+use qm_api::kinds::mini_service;
+use qm_api::meta::{Object, ObjectKey};
+use qm_plan::budget::Budget;
+use qm_plan::check::check;
+use qm_plan::desired::DesiredService;
+use qm_plan::kinds::mini_service::{Context, Gate, PendingRestart, plan_service};
+use qm_plan::kinds::network::plan_network;
+use qm_plan::kinds::orphan::plan_orphans;
+use qm_plan::own::Trouble;
+use qm_plan::plan::Plan;
+use qm_plan::step::Wait;
+use qm_store::{Durability, Precondition, StoreError};
+
+use crate::controller::Controller;
+use crate::docker::error::Retry;
+use crate::events::EventType;
+use crate::intents;
+use crate::mirror::Thing;
+use crate::records;
+
+/// A clean object is looked at again after this long, in milliseconds; no call is made for it.
+const RESYNC_MS: u64 = 600_000;
+/// The first pause after a failure, in milliseconds; it doubles ..
+const FIRST_BACKOFF_MS: u64 = 500;
+/// .. up to here.
+const LAST_BACKOFF_MS: u64 = 60_000;
+/// The brake: the same step, so often in so long, brings us nowhere.
+const SAME_STEP: Budget = Budget { tries: 12, window_ms: 600_000 };
+
+/// When a key wants its next pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// At once: something was done.
+    Now,
+    /// At this monotonic millisecond, or when something changes.
+    At(u64),
+    /// The object is gone.
+    Never,
+}
+
+impl Controller {
+    /// Does one pass.
+    pub(crate) async fn pass(self: &Arc<Self>, key: &ObjectKey) -> Next {
+        let began = self.clock.mono_ms();
+        let object = self.store.snapshot().get(key).cloned();
+        let next = match (object, key.kind.as_str()) {
+            (Some(object), mini_service::KIND) => self.pass_service(&object).await,
+            (Some(object), "Network") => self.pass_network(&object).await,
+            (_, mini_service::KIND | "Network") => self.pass_orphan(key).await,
+            _ => Ok(Next::Never),
+        };
+        let result = match &next {
+            Ok(Next::Now) => "requeue",
+            Ok(_) => "success",
+            Err(_) => "error",
+        };
+        let seconds = self.clock.mono_ms().saturating_sub(began) as f64 / 1_000.0;
+        self.metrics.reconcile_total.with_label_values(&[key.kind.as_str(), result]).inc();
+        self.metrics.reconcile_seconds.with_label_values(&[key.kind.as_str()]).observe(seconds);
+        match next {
+            Ok(next) => next,
+            Err(error) => {
+                self.metrics.reconcile_errors_total.with_label_values(&[key.kind.as_str()]).inc();
+                tracing::warn!(object = %key, error = %error, "a pass could not be recorded");
+                self.back_off(key)
+            }
+        }
+    }
+
+    fn back_off(&self, key: &ObjectKey) -> Next {
+        self.metrics.queue_retries.inc();
+        let failures = self.remember(key, |m| {
+            m.failures = m.failures.saturating_add(1);
+            m.failures
+        });
+        let pause = FIRST_BACKOFF_MS.saturating_mul(1 << (failures - 1).min(10)).min(LAST_BACKOFF_MS);
+        let until = self.clock.mono_ms() + pause;
+        self.remember(key, |m| m.backoff_until_ms = until);
+        Next::At(until)
+    }
+
+    async fn pass_service(self: &Arc<Self>, object: &Arc<Object>) -> Result<Next, StoreError> {
+        let key = &object.key;
+        let Some(desired) = self.world.service(key) else {
+            // The stored spec could not be read; whoever feeds the world has said so.
+            return Ok(Next::At(self.clock.mono_ms() + RESYNC_MS));
+        };
+        self.look_up_images(key, &desired).await;
+        let plan = self.plan_service(object, &desired);
+        let next = self.carry_out(key, object, plan).await?;
+        self.finish_reload(key).await?;
+        Ok(next)
+    }
+
+    /// Image references nobody looked up yet are looked up before planning; afterwards the mirror keeps them fresh.
+    async fn look_up_images(&self, key: &ObjectKey, desired: &DesiredService) {
+        let Some(spec) = desired.container() else { return };
+        if desired.wanted_replicas() == 0 || !self.world.is_listed() {
+            return;
+        }
+        let mut wanted = Vec::new();
+        if self.world.image(&spec.image).is_none() {
+            wanted.push(Thing::Image(spec.image.as_str().into()));
+        }
+        if let Some(pinned) = self.revisions_of(key).first().map(|r| r.revision.image_id.clone()).filter(|id| !id.is_empty())
+            && self.world.image(&pinned).is_none()
+            && !matches!(self.world.image(&spec.image), Some(qm_plan::observed::Image::Present { id, .. }) if id == pinned.as_str())
+        {
+            wanted.push(Thing::Image(pinned.into()));
+        }
+        if !wanted.is_empty() {
+            self.refresher.refresh(wanted).await;
+        }
+    }
+
+    /// Plans one service from the picture as it is now. Makes no call.
+    pub(crate) fn plan_service(&self, object: &Object, desired: &DesiredService) -> Plan {
+        let key = &object.key;
+        let now = self.now();
+        let snapshot = self.store.snapshot();
+        let memory = self.remember(key, |m| m.clone());
+        let revisions: Vec<_> = self.revisions_of(key).into_iter().map(|r| r.revision).collect();
+        let restart: Option<PendingRestart> = records::pending_reload(&snapshot, key).map(PendingRestart::from);
+        let availability = self.world.availability();
+        let gates: BTreeMap<ObjectKey, Gate> = desired
+            .dependencies
+            .iter()
+            .filter_map(|d| {
+                let view = availability.get(&d.on)?;
+                // A node that is off by configuration holds nobody back.
+                let usable = view.off.is_some() || view.usable();
+                Some((d.on.clone(), Gate { usable, bad: view.off.is_none() && view.availability.severity() >= 5 }))
+            })
+            .collect();
+        let inner = self.world.lock();
+        let view = inner.service_view(desired, &self.world.instance);
+        let dependents_leaving = inner
+            .graph
+            .dependents(key)
+            .iter()
+            .filter(|d| inner.services.get(*d).is_some_and(|s| s.deleting) && inner.by_owner.contains_key(*d))
+            .cloned()
+            .collect();
+        let pinned = revisions.first().map(|r| r.image_id.as_str());
+        let pinned_image = pinned.and_then(|id| inner.images.get(id)).cloned();
+        drop(inner);
+        let context = Context {
+            now,
+            instance: &self.world.instance,
+            view: &view,
+            gates: &gates,
+            revisions: &revisions,
+            pinned_image: pinned_image.as_ref(),
+            settled_generation: memory.settled_generation,
+            pulled_generation: memory.pulled_generation,
+            default_log_grows: self.world.facts().is_some_and(|f| f.default_log_grows),
+            suspended: intents::suspension(&snapshot, object, now),
+            restart: restart.as_ref(),
+            brake: self.brake(key, desired, &memory),
+            dependents_leaving,
+        };
+        plan_service(desired, &context)
+    }
+
+    /// Whether the start budget of a service is spent: until when, and the last thing that happened.
+    fn crash_loop(&self, key: &ObjectKey) -> Option<(qm_api::time::Timestamp, String)> {
+        let desired = self.world.service(key)?;
+        let spec = desired.container()?;
+        self.world.spent_starts(key, Budget { tries: spec.start_tries, window_ms: spec.start_window_ms })
+    }
+
+    /// What holds starts back: a spent start budget, or the pause after a failure.
+    fn brake(&self, key: &ObjectKey, desired: &DesiredService, memory: &crate::controller::Memory) -> Option<Wait> {
+        desired.container()?;
+        if let Some((until, evidence)) = self.crash_loop(key) {
+            return Some(Wait::Budget { until: Some(until), evidence });
+        }
+        let left = memory.backoff_until_ms.saturating_sub(self.clock.mono_ms());
+        (left > 0).then(|| Wait::Backoff { until: self.now().plus_millis(left as i64) })
+    }
+
+    async fn pass_network(self: &Arc<Self>, object: &Arc<Object>) -> Result<Next, StoreError> {
+        let plan = self.plan_network(object);
+        self.carry_out(&object.key, object, plan).await
+    }
+
+    pub(crate) fn plan_network(&self, object: &Object) -> Plan {
+        let key = &object.key;
+        let inner = self.world.lock();
+        let Some(desired) = inner.nets.get(key).cloned() else { return Plan::default() };
+        let mut view = inner.network_view(key);
+        drop(inner);
+        view.was_there = self.remember(key, |m| m.was_there);
+        if !view.networks.is_empty() {
+            self.remember(key, |m| m.was_there = true);
+        }
+        let suspended = intents::suspension(&self.store.snapshot(), object, self.now());
+        plan_network(&desired, &view, &self.world.instance, suspended.as_deref())
+    }
+
+    async fn pass_orphan(self: &Arc<Self>, key: &ObjectKey) -> Result<Next, StoreError> {
+        let plan = self.plan_orphan(key);
+        if plan.steps.is_empty() {
+            return Ok(Next::Never);
+        }
+        let ours = self.world.our_ids(key);
+        let approvals = intents::approvals(&self.store.snapshot(), self.now());
+        if check(&plan, &ours, &approvals).is_err() {
+            return Ok(Next::Never);
+        }
+        let executed = self.execute(key, &plan).await;
+        Ok(match executed {
+            e if e.failure.is_some() => self.back_off(key),
+            e if e.taken > 0 => Next::Now,
+            _ => Next::Never,
+        })
+    }
+
+    pub(crate) fn plan_orphan(&self, key: &ObjectKey) -> Plan {
+        if self.world.lock().engine_gap().is_some() {
+            return Plan::default();
+        }
+        let (containers, networks) = self.world.lock().orphans(key);
+        plan_orphans(&containers, &networks, &intents::approvals(&self.store.snapshot(), self.now()))
+    }
+
+    /// Checks a plan, records its revision, takes its steps, and says when to look again.
+    async fn carry_out(self: &Arc<Self>, key: &ObjectKey, object: &Object, plan: Plan) -> Result<Next, StoreError> {
+        let approvals = intents::approvals(&self.store.snapshot(), self.now());
+        if let Err(refusal) = check(&plan, &self.world.our_ids(key), &approvals) {
+            tracing::error!(object = %key, %refusal, "a plan was refused");
+            self.tell(key, EventType::Warning, Reason::PlanRefused, refusal.to_string());
+            self.world.set_trouble(key, Some(Trouble { reason: Reason::PlanRefused, message: refusal.to_string(), terminal: true }));
+            return Ok(Next::At(self.clock.mono_ms() + RESYNC_MS));
+        }
+        self.note_plan(key, object, &plan);
+        if plan.finalized {
+            return self.finalize(key, object).await;
+        }
+        let backing_off = self.remember(key, |m| m.backoff_until_ms) > self.clock.mono_ms();
+        if plan.runnable().is_empty() || backing_off {
+            return Ok(self.look_again(key, object, &plan));
+        }
+        if let Some(next) = self.no_progress(key, &plan) {
+            return Ok(next);
+        }
+        if let Some(revision) = &plan.revision {
+            self.record_revision(key, revision.clone()).await?;
+        }
+        let executed = self.execute(key, &plan).await;
+        self.note_pull(key, object, &plan, &executed);
+        match executed.failure {
+            Some(error) => {
+                let trouble = error.trouble();
+                let terminal = trouble.terminal || error.retry() == Retry::Terminal;
+                // A conflict means that our picture was old; the picture is fresh now.
+                let is_stale_picture = error.retry() == Retry::Conflict && !trouble.terminal && self.remember(key, |m| m.failures) == 0;
+                if is_stale_picture {
+                    self.remember(key, |m| m.failures = 1);
+                    return Ok(Next::Now);
+                }
+                self.world.set_trouble(key, Some(trouble));
+                let next = self.back_off(key);
+                if terminal {
+                    let until = self.clock.mono_ms() + LAST_BACKOFF_MS;
+                    self.remember(key, |m| m.backoff_until_ms = until);
+                    return Ok(Next::At(until));
+                }
+                Ok(next)
+            }
+            None => {
+                self.remember(key, |m| m.failures = 0);
+                self.world.set_trouble(key, None);
+                Ok(if executed.taken > 0 { Next::Now } else { self.look_again(key, object, &plan) })
+            }
+        }
+    }
+
+    fn note_pull(&self, key: &ObjectKey, object: &Object, plan: &Plan, executed: &crate::execute::Executed) {
+        let pulled = executed.failure.is_none() && plan.steps.iter().any(|s| matches!(s.action, qm_plan::step::Action::Pull { .. }));
+        self.remember(key, |m| {
+            m.progress = None;
+            if pulled {
+                m.pulled_generation = Some(object.meta.generation);
+            }
+        });
+    }
+
+    /// Keeps what a plan says for the status, and tells of new findings once.
+    fn note_plan(&self, key: &ObjectKey, object: &Object, plan: &Plan) {
+        let clean = plan.steps.is_empty() && !plan.finalized;
+        let mut waits: Vec<String> = plan.steps.iter().flat_map(|s| s.waits.iter().map(ToString::to_string)).collect();
+        waits.sort();
+        waits.dedup();
+        let (news, changed) = self.remember(key, |m| {
+            let news: Vec<_> = plan.findings.iter().filter(|f| !m.findings.contains(f)).cloned().collect();
+            let changed =
+                m.clean != clean || m.waits != waits || m.findings != plan.findings || m.seen_generation != object.meta.generation;
+            m.findings = plan.findings.clone();
+            m.waits = waits;
+            m.clean = clean;
+            m.seen_generation = object.meta.generation;
+            if clean && !plan.findings.iter().any(|f| f.stalls) {
+                m.settled_generation = object.meta.generation;
+            }
+            (news, changed)
+        });
+        for finding in news.iter().filter(|f| f.reason != Reason::EngineUnreachable && f.reason != Reason::Unknown) {
+            self.tell(key, EventType::Warning, finding.reason, finding.message.clone());
+        }
+        let stalling = plan.findings.iter().find(|f| f.stalls);
+        if let Some(finding) = stalling {
+            self.world.set_trouble(key, Some(Trouble { reason: finding.reason, message: finding.message.clone(), terminal: true }));
+        } else if let Some((_, evidence)) = self.crash_loop(key) {
+            let message = format!("it fails again and again right after its start: {evidence}");
+            self.world.set_trouble(key, Some(Trouble { reason: Reason::CrashLoop, message, terminal: true }));
+        } else if clean {
+            self.remember(key, |m| m.failures = 0);
+            self.world.set_trouble(key, None);
+        }
+        if changed {
+            self.world.mark_status([key.clone()]);
+        }
+    }
+
+    /// The brake against going in circles: the same step taken again and again within ten minutes stops the object.
+    fn no_progress(&self, key: &ObjectKey, plan: &Plan) -> Option<Next> {
+        let now = self.now();
+        let runnable: Vec<String> = plan.runnable().into_iter().map(|i| plan.steps[i].hash()).collect();
+        let spent = self.remember(key, |m| {
+            m.taken.retain(|_, spent| spent.is_recent(SAME_STEP, now));
+            runnable.iter().find_map(|hash| m.taken.get(hash)?.is_spent(SAME_STEP, now).map(|(until, text)| (until, text.to_owned())))
+        });
+        if let Some((until, evidence)) = spent {
+            let message = format!("the same step was taken {} times in ten minutes and is still to do: {evidence}", SAME_STEP.tries);
+            self.tell(key, EventType::Warning, Reason::NoProgress, message.clone());
+            self.world.set_trouble(key, Some(Trouble { reason: Reason::NoProgress, message, terminal: true }));
+            let pause = until.millis_since(now).max(1_000) as u64;
+            return Some(Next::At(self.clock.mono_ms() + pause));
+        }
+        self.remember(key, |m| {
+            for (index, hash) in plan.runnable().into_iter().zip(runnable) {
+                m.taken.entry(hash).or_default().record(SAME_STEP, now, plan.steps[index].to_string());
+            }
+        });
+        None
+    }
+
+    /// The earliest instant at which waiting alone changes the plan.
+    fn look_again(&self, key: &ObjectKey, object: &Object, plan: &Plan) -> Next {
+        let now = self.now();
+        let mut at = self.clock.mono_ms() + RESYNC_MS;
+        for until in plan.steps.iter().flat_map(|s| s.waits.iter().filter_map(Wait::until)) {
+            at = at.min(self.clock.mono_ms() + until.millis_since(now).max(1) as u64);
+        }
+        let backoff = self.remember(key, |m| m.backoff_until_ms);
+        if backoff > self.clock.mono_ms() {
+            at = at.min(backoff);
+        }
+        if let Some((until, _)) = self.crash_loop(key) {
+            at = at.min(self.clock.mono_ms() + until.millis_since(now).max(1) as u64);
+        }
+        if let Some(until) = self.suspension_ends(object) {
+            at = at.min(self.clock.mono_ms() + until.millis_since(now).max(1) as u64);
+        }
+        Next::At(at)
+    }
+
+    fn suspension_ends(&self, object: &Object) -> Option<qm_api::time::Timestamp> {
+        let now = self.now();
+        let active = intents::active(&self.store.snapshot(), now);
+        let covering = active.iter().filter(|(_, i)| i.act == qm_api::kinds::intent::Act::Suspend && intents::covers(&i.scope, object));
+        covering.filter_map(|(_, i)| i.until).min()
+    }
+
+    /// Nothing is left of the object in the engine: take our finalizer away, and with it the object.
+    async fn finalize(&self, key: &ObjectKey, object: &Object) -> Result<Next, StoreError> {
+        let mut without = object.clone();
+        without.meta.finalizers.retain(|f| f != records::TEARDOWN);
+        let mut tx = self.store.tx();
+        tx.put(without);
+        match tx.commit(Durability::Durable).await {
+            Ok(_) => {
+                self.forget(key).await?;
+                Ok(Next::Never)
+            }
+            // It changed meanwhile; the next pass sees how.
+            Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => Ok(Next::Now),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A pending reload whose containers have all been outlived is done.
+    async fn finish_reload(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let snapshot = self.store.snapshot();
+        let Some(pending) = records::pending_reload(&snapshot, key) else { return Ok(()) };
+        let remains = {
+            let inner = self.world.lock();
+            let still = |(id, at): (&qm_api::name::Name, &Option<qm_api::time::Timestamp>)| {
+                inner.containers.get(id).is_some_and(|c| c.started_at == *at)
+            };
+            inner.engine_gap().is_some() || pending.containers.iter().any(still)
+        };
+        if remains {
+            return Ok(());
+        }
+        let mut tx = self.store.tx();
+        tx.delete(ObjectKey::new(records::PENDING_RELOAD, key.namespace.clone(), key.name.clone()), Precondition::default(), self.now());
+        tx.commit(Durability::Durable).await.map(drop)
+    }
+}

@@ -1,0 +1,432 @@
+//! What others may ask of a running operator: plans, acts of persons, the graph, usability, an overview, logs. Wiring gives these to the
+//! API server.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use qm_api::availability::Availability;
+use qm_api::kinds::intent::{Act, IntentSpec, KIND as INTENT, Scope};
+use qm_api::kinds::mini_service::KIND as SERVICE;
+use qm_api::meta::{Object, ObjectKey};
+use qm_api::name::Name;
+use qm_api::time::Timestamp;
+use qm_plan::plan::Plan;
+use qm_store::{Durability, Precondition, StoreError};
+use serde_json::{Value, json};
+
+use crate::apply::SourceInput;
+use crate::controller::Controller;
+use crate::docker::read::LogStream;
+use crate::intents;
+use crate::records::{PENDING_RELOAD, PendingReloadRecord};
+use crate::run::Operator;
+
+/// Why something that was asked for is not done.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// This release cannot do it.
+    #[error("{0}")]
+    NotSupported(String),
+    /// Not now.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The store refused.
+    #[error("the store refused")]
+    Store(#[from] StoreError),
+    /// The manifests that were given are bad.
+    #[error("the manifests are not valid")]
+    Violations(Vec<qm_api::field::Violation>),
+}
+
+/// An act that a person asks for.
+#[derive(Clone, Debug)]
+pub struct ActRequest {
+    /// What.
+    pub act: Act,
+    /// On what.
+    pub scope: Scope,
+    /// Who.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// Until when.
+    pub until: Option<Timestamp>,
+    /// Which step.
+    pub step_hash: Option<String>,
+    /// Which revision.
+    pub to: Option<u64>,
+}
+
+/// Whether a service may be used, and why not.
+#[derive(Clone, Debug)]
+pub struct UsableAnswer {
+    /// The body of the answer.
+    pub body: Value,
+    /// Whether it may be used.
+    pub usable: bool,
+    /// When to ask again, in seconds; absent when waiting will not help.
+    pub retry_after_seconds: Option<u64>,
+}
+
+impl Operator {
+    /// Carries out an act of a person: a durable record first, then what follows from it.
+    ///
+    /// # Errors
+    /// When nothing is in its scope, this release cannot do it, or the store refuses.
+    pub async fn act(&self, request: ActRequest) -> Result<Object, AskError> {
+        if !request.act.is_supported() {
+            return Err(AskError::NotSupported(format!("`{}` is not built yet", request.act.word())));
+        }
+        let controller = &self.controller;
+        let snapshot = controller.store.snapshot();
+        let covered: Vec<Arc<Object>> = [SERVICE, "Network"]
+            .iter()
+            .flat_map(|kind| snapshot.list(kind, None))
+            .filter(|o| intents::covers(&request.scope, o))
+            .cloned()
+            .collect();
+        let names_one = request.scope.name.is_some();
+        if names_one && covered.is_empty() {
+            let scope = &request.scope;
+            let text = |part: &Option<String>| part.clone().unwrap_or_default();
+            return Err(AskError::NotFound(format!("there is no {} {}/{}", text(&scope.kind), text(&scope.namespace), text(&scope.name))));
+        }
+        let now = controller.clock.wall();
+        if request.until.is_some_and(|until| until <= now) {
+            return Err(AskError::Invalid("its end lies in the past".to_owned()));
+        }
+        let spec = IntentSpec {
+            act: request.act,
+            scope: request.scope.clone(),
+            actor: request.actor,
+            reason: request.reason,
+            until: request.until,
+            step_hash: request.step_hash,
+            to: request.to,
+            at: now,
+        };
+        let uid = controller.clock.uid();
+        let namespace = request.scope.namespace.clone().unwrap_or_else(|| qm_api::meta::DEFAULT_NAMESPACE.to_owned());
+        let key = ObjectKey::new(INTENT, namespace, format!("{}-{uid}", request.act.word()));
+        let intent = Object::new(key, uid, now, serde_json::to_value(&spec).expect("an intent is plain data"));
+        let mut tx = controller.store.tx();
+        match request.act {
+            Act::Suspend => {
+                tx.create(intent.clone());
+            }
+            Act::Resume => {
+                let ended: Vec<ObjectKey> = intents::active(&snapshot, now)
+                    .into_iter()
+                    .filter(|(_, i)| i.act == Act::Suspend && is_within(&i.scope, &request.scope))
+                    .map(|(key, _)| key)
+                    .collect();
+                if ended.is_empty() {
+                    return Err(AskError::NotFound(wider_suspension(&snapshot, &covered, now)));
+                }
+                for key in ended {
+                    tx.delete(key, Precondition::default(), now);
+                }
+            }
+            Act::Approve => {
+                if spec.step_hash.as_deref().is_none_or(str::is_empty) {
+                    return Err(AskError::Invalid("an approval needs the hash of a step".to_owned()));
+                }
+                tx.create(intent.clone());
+            }
+            Act::Restart => {
+                for object in covered.iter().filter(|o| o.key.kind == SERVICE) {
+                    self.want_restart(&mut tx, object, &spec, now);
+                }
+            }
+            Act::Retry | Act::Reconcile => {}
+            Act::Rollback | Act::Adopt | Act::Block | Act::Unblock => {}
+        }
+        let stored = matches!(request.act, Act::Suspend | Act::Approve);
+        if !stored {
+            // The record of what was asked for is kept as long as an approval is, for `describe`.
+            tx.create(intent.clone());
+        }
+        let committed = tx.commit(Durability::Durable).await?;
+        let stored = committed.outcomes.iter().map(|o| o.object()).find(|o| o.key == intent.key);
+        let intent = stored.map_or(intent, |o| (**o).clone());
+        self.sources.poke();
+        for object in &covered {
+            if matches!(request.act, Act::Retry) {
+                controller.remember(&object.key, |m| {
+                    m.failures = 0;
+                    m.backoff_until_ms = 0;
+                    m.taken.clear();
+                });
+                controller.world.forgive(&object.key);
+            }
+            controller.world.queue.add(&object.key);
+        }
+        if matches!(request.act, Act::Approve) {
+            let orphans = controller.world.lock().orphan_owners();
+            orphans.iter().for_each(|key| controller.world.queue.add(key));
+        }
+        controller.world.mark_status(covered.iter().map(|o| o.key.clone()));
+        if matches!(request.act, Act::Suspend | Act::Resume | Act::Retry | Act::Restart) {
+            for object in &covered {
+                let words = format!("{} by {}{}", request.act.word(), spec.actor, reason_text(&spec.reason));
+                controller.tell(&object.key, crate::events::EventType::Normal, qm_api::conditions::Reason::Intent, words);
+            }
+        }
+        Ok(intent)
+    }
+
+    fn want_restart(&self, tx: &mut qm_store::Tx, object: &Object, spec: &IntentSpec, now: Timestamp) {
+        let key = ObjectKey::new(PENDING_RELOAD, object.key.namespace.clone(), object.key.name.clone());
+        let inner = self.controller.world.lock();
+        let (containers, _) = inner.orphans(&object.key);
+        drop(inner);
+        let record = PendingReloadRecord {
+            verb: "restart".to_owned(),
+            actor: spec.actor.clone(),
+            reason: spec.reason.clone(),
+            containers: containers.iter().map(|c| (c.id.clone(), c.started_at)).collect(),
+        };
+        let value = serde_json::to_value(record).expect("a pending reload is plain data");
+        match self.controller.store.snapshot().get(&key) {
+            Some(old) => {
+                let mut new = (**old).clone();
+                new.spec = Arc::new(value);
+                tx.put(new);
+            }
+            None => {
+                tx.create(Object::new(key, self.controller.clock.uid(), now, value));
+            }
+        }
+    }
+
+    /// The plan of everything, in level order, as it would be carried out now.
+    pub fn plan(&self) -> Plan {
+        plan_all(&self.controller)
+    }
+
+    /// The graph with its availability.
+    pub fn graph(&self) -> Value {
+        let snapshot = self.controller.world.availability();
+        let graph = self.controller.world.graph();
+        let nodes: Vec<Value> = snapshot
+            .iter()
+            .map(|n| {
+                json!({
+                    "kind": n.key.kind, "namespace": n.key.namespace, "name": n.key.name, "level": n.level,
+                    "availability": n.off.is_none().then_some(n.availability), "severity": n.severity(),
+                    "usable": n.usable(), "reason": n.off.unwrap_or(n.reason),
+                })
+            })
+            .collect();
+        let edges: Vec<Value> = graph
+            .nodes()
+            .flat_map(|from| graph.dependencies(from).iter().map(move |d| (from, d)))
+            .map(|(from, d)| {
+                json!({
+                    "from": node_text(from), "to": node_text(&d.on), "start": d.start, "onDown": d.on_down, "onUp": d.on_up,
+                    "onChange": d.on_change, "counted": d.is_counted(),
+                })
+            })
+            .collect();
+        json!({ "nodes": nodes, "edges": edges })
+    }
+
+    /// Whether a service may be used, from the published snapshot.
+    pub fn usable(&self, namespace: &str, name: &str) -> Option<UsableAnswer> {
+        let snapshot = self.controller.world.availability();
+        let node = snapshot.get(&ObjectKey::new(SERVICE, namespace, name))?;
+        let usable = node.usable();
+        let hopeless = |a: Availability| a.severity() >= 5;
+        let helps = !hopeless(node.availability) && !node.blocked_by.iter().any(|b| hopeless(b.availability)) && node.off.is_none();
+        let retry_after_seconds = (!usable && helps).then_some(5);
+        let blocked_by: Vec<Value> = node
+            .blocked_by
+            .iter()
+            .map(|b| {
+                let path: Vec<&Name> = b.path.iter().map(|k| &k.name).collect();
+                json!({
+                    "kind": b.key.kind, "namespace": b.key.namespace, "name": b.key.name, "availability": b.availability,
+                    "reason": b.reason, "path": path,
+                })
+            })
+            .collect();
+        let body = json!({
+            "namespace": namespace, "service": name, "usable": usable,
+            "availability": node.off.is_none().then_some(node.availability), "severity": node.severity(),
+            "reason": node.off.unwrap_or(node.reason), "message": node.message, "stale": node.stale,
+            "blockedBy": blocked_by, "retryAfter": retry_after_seconds, "version": snapshot.version().to_string(),
+        });
+        Some(UsableAnswer { body, usable, retry_after_seconds })
+    }
+
+    /// Everything on one screen: engine, sources, frozen namespaces, held removals, suspensions, counts.
+    pub fn overview(&self) -> Value {
+        let controller = &self.controller;
+        let now = controller.clock.wall();
+        let snapshot = controller.store.snapshot();
+        let report = self.sources.report();
+        let engine = match (controller.world.facts(), controller.world.link_problem()) {
+            (Some(f), _) => json!({
+                "reachable": true, "id": f.id, "version": f.version, "api": format!("{}.{}", f.api.0, f.api.1),
+                "address": controller.docker.address().to_string(),
+            }),
+            (None, problem) => {
+                let (message, since) = problem.unwrap_or_default();
+                json!({ "reachable": false, "message": message, "since": since, "address": controller.docker.address().to_string() })
+            }
+        };
+        let sources: Vec<Value> = self.sources.current().iter().map(|s| source_json(s, &report)).collect();
+        let frozen: Vec<Value> =
+            report.frozen.iter().map(|(ns, violations)| json!({ "namespace": ns, "violations": violations })).collect();
+        let suspensions: Vec<Value> = intents::active(&snapshot, now)
+            .into_iter()
+            .filter(|(_, i)| i.act == Act::Suspend)
+            .map(|(key, spec)| json!({ "name": key.name, "namespace": key.namespace, "spec": spec }))
+            .collect();
+        let availability = controller.world.availability();
+        let on: Vec<_> = availability.iter().filter(|n| n.off.is_none()).collect();
+        let orphans = controller.world.lock().orphan_owners().len();
+        json!({
+            "instance": controller.world.instance, "engine": engine, "sources": sources, "frozen": frozen,
+            "suspensions": suspensions, "orphans": orphans,
+            "counts": {
+                "services": on.len(),
+                "usable": on.iter().filter(|n| n.usable()).count(),
+                "off": availability.iter().filter(|n| n.off.is_some()).count(),
+                "networks": snapshot.list("Network", None).count(),
+            },
+            "now": now,
+        })
+    }
+
+    /// The log of a service's containers; lines of several replicas carry their slot.
+    ///
+    /// # Errors
+    /// When there is no such service or it has no container.
+    pub fn logs(
+        &self,
+        key: &ObjectKey,
+        slot: Option<u32>,
+        follow: bool,
+        tail: Option<u64>,
+        timestamps: bool,
+    ) -> Result<LogStream, AskError> {
+        if self.controller.store.snapshot().get(key).is_none() {
+            return Err(AskError::NotFound(format!("there is no {key}")));
+        }
+        let inner = self.controller.world.lock();
+        let (mut containers, _) = inner.orphans(key);
+        drop(inner);
+        containers.retain(|c| c.stamp.as_ref().is_some_and(|s| slot.is_none_or(|wanted| s.slot == wanted)));
+        containers.sort_by_key(|c| c.stamp.as_ref().map(|s| (s.slot, s.revision)));
+        if containers.is_empty() {
+            return Err(AskError::NotFound(format!("{key} has no container now")));
+        }
+        let many = containers.len() > 1;
+        let streams: Vec<LogStream> = containers
+            .iter()
+            .map(|c| {
+                let slot = c.stamp.as_ref().map_or(0, |s| s.slot);
+                let stream = self.controller.docker.logs(&c.id, follow, tail, timestamps);
+                let prefixed = stream.map(move |chunk| chunk.map(|bytes| if many { prefix_lines(slot, &bytes) } else { bytes }));
+                Box::pin(prefixed) as LogStream
+            })
+            .collect();
+        Ok(Box::pin(futures_util::stream::select_all(streams)))
+    }
+
+    /// What keeps the operator from being ready.
+    pub fn unready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if let Some((message, _)) = self.controller.world.link_problem() {
+            reasons.push(format!("the engine cannot be observed: {message}"));
+        } else if !self.controller.world.is_listed() {
+            reasons.push("the engine was not listed yet".to_owned());
+        }
+        if !self.sources.report().applied {
+            reasons.push("the sources were not applied yet".to_owned());
+        }
+        reasons
+    }
+}
+
+/// Composes the plans of all objects in level order: what must be there first, first.
+pub(crate) fn plan_all(controller: &Controller) -> Plan {
+    let snapshot = controller.store.snapshot();
+    let graph = controller.world.graph();
+    let mut whole = Plan::default();
+    for object in snapshot.list("Network", None).filter(|o| !o.is_deleting()) {
+        whole.append(controller.plan_network(object));
+    }
+    let mut services: Vec<&Arc<Object>> = snapshot.list(SERVICE, None).collect();
+    services.sort_by_key(|o| (graph.level(&o.key), o.key.clone()));
+    for object in services {
+        if let Some(desired) = controller.world.service(&object.key) {
+            whole.append(controller.plan_service(object, &desired));
+        }
+    }
+    for object in snapshot.list("Network", None).filter(|o| o.is_deleting()) {
+        whole.append(controller.plan_network(object));
+    }
+    let orphans = controller.world.lock().orphan_owners();
+    for owner in orphans {
+        whole.append(controller.plan_orphan(&owner));
+    }
+    whole
+}
+
+fn reason_text(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {reason}") }
+}
+
+/// Whether everything that `inner` covers is covered by `outer`.
+fn is_within(inner: &Scope, outer: &Scope) -> bool {
+    let part = |inner: &Option<String>, outer: &Option<String>| outer.is_none() || inner == outer;
+    part(&inner.kind, &outer.kind)
+        && part(&inner.namespace, &outer.namespace)
+        && part(&inner.name, &outer.name)
+        && part(&inner.source, &outer.source)
+}
+
+fn wider_suspension(snapshot: &qm_store::Snapshot, covered: &[Arc<Object>], now: Timestamp) -> String {
+    match covered.iter().find_map(|o| intents::suspension(snapshot, o, now)) {
+        Some(by) => format!("it is suspended by a wider scope ({by}): resume that scope"),
+        None => "nothing in that scope is suspended".to_owned(),
+    }
+}
+
+fn node_text(key: &ObjectKey) -> String {
+    format!("{}/{}/{}", key.kind, key.namespace, key.name)
+}
+
+fn source_json(source: &SourceInput, report: &crate::apply::Report) -> Value {
+    let held: Vec<Value> = source.held.iter().map(|(path, why)| json!({ "path": path, "why": why })).collect();
+    let violations: Vec<&qm_api::field::Violation> =
+        report.violations.iter().filter(|v| v.place.as_ref().is_some_and(|p| p.source == source.id)).collect();
+    let prune = report.held.get(&source.id).map(|h| {
+        let objects: Vec<String> = h.objects.iter().map(ToString::to_string).collect();
+        json!({ "message": h.message, "stepHash": h.step_hash, "objects": objects })
+    });
+    let objects: usize = source.files.iter().map(|f| f.documents.len()).sum();
+    json!({
+        "id": source.id, "dir": source.place, "health": source.problem.as_deref().unwrap_or("Ready"), "files": source.files.len(),
+        "objects": objects, "held": held, "pruneHeld": prune, "violations": violations,
+    })
+}
+
+fn prefix_lines(slot: u32, bytes: &Bytes) -> Bytes {
+    let text = String::from_utf8_lossy(bytes);
+    let mut out = String::with_capacity(text.len() + 16);
+    for line in text.split_inclusive('\n') {
+        out.push_str(&format!("[{slot}] "));
+        out.push_str(line);
+    }
+    Bytes::from(out)
+}

@@ -1,0 +1,272 @@
+//! Owns health probes: one task a running container (or external service) with a declared check. Quick while it starts, at the declared
+//! pace afterwards (DESIGN 3.6). A probe never changes anything; it only tells the world what it found.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+use qm_api::meta::ObjectKey;
+use qm_api::name::Name;
+use qm_api::time::Timestamp;
+use qm_plan::desired::{HealthCheck, HealthKind};
+use qm_plan::observed::Health;
+use tokio::task::JoinHandle;
+
+use crate::dial::{Address, Dial};
+use crate::docker::Docker;
+use crate::world::{ProbeTarget, World};
+
+/// The pace while something starts: from here ..
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// .. to here, or the declared interval where that is shorter.
+const LAST_PAUSE: Duration = Duration::from_millis(200);
+/// The same for commands, which cost three calls each.
+const FIRST_COMMAND_PAUSE: Duration = Duration::from_millis(50);
+const LAST_COMMAND_PAUSE: Duration = Duration::from_secs(1);
+/// An answer's body is read no further than this.
+const BODY_LIMIT: usize = 64 * 1024;
+
+type Key = (ObjectKey, Option<Name>);
+
+/// Keeps one task for each thing that is to be probed. Ends with its future; its tasks end with it.
+pub async fn run(world: Arc<World>, dial: Dial, docker: Docker) {
+    let mut tasks: BTreeMap<Key, Task> = BTreeMap::new();
+    loop {
+        for key in world.next_probe_batch().await {
+            let targets: BTreeMap<Key, ProbeTarget> =
+                world.probe_targets(&key).into_iter().map(|t| ((key.clone(), t.container.as_ref().map(|(id, _)| id.clone())), t)).collect();
+            let mine: Vec<Key> = tasks.range((key.clone(), None)..).map(|(k, _)| k.clone()).take_while(|(k, _)| *k == key).collect();
+            for old in mine {
+                if tasks.get(&old).map(|t| &t.target) != targets.get(&old) {
+                    tasks.remove(&old);
+                }
+            }
+            for (name, target) in targets {
+                tasks.entry(name).or_insert_with(|| {
+                    let probe = probe(world.clone(), dial.clone(), docker.clone(), key.clone(), target.clone());
+                    Task { target, handle: tokio::spawn(probe) }
+                });
+            }
+        }
+    }
+}
+
+struct Task {
+    target: ProbeTarget,
+    handle: JoinHandle<()>,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}
+
+/// Probes one target for ever.
+async fn probe(world: Arc<World>, dial: Dial, docker: Docker, key: ObjectKey, target: ProbeTarget) {
+    let started = world.clock.mono_ms();
+    let mut state = Judge::default();
+    let mut pause = first_pause(&target.check);
+    loop {
+        let limit = Duration::from_millis(target.check.timeout_ms);
+        let outcome = match tokio::time::timeout(limit, check(&dial, &docker, &target, limit)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(format!("no answer within {} ms", target.check.timeout_ms)),
+        };
+        let age_ms = world.clock.mono_ms().saturating_sub(started);
+        if let Some(health) = state.judge(&target.check, outcome, age_ms, world.clock.wall()) {
+            let container = target.container.as_ref().map(|(id, at)| (id, *at));
+            world.put_health(&key, container, health);
+        }
+        let interval = Duration::from_millis(target.check.interval_ms);
+        if state.is_settled() {
+            tokio::time::sleep(interval).await;
+        } else {
+            tokio::time::sleep(pause.min(interval)).await;
+            pause = (pause * 3 / 2).min(last_pause(&target.check));
+        }
+    }
+}
+
+fn first_pause(check: &HealthCheck) -> Duration {
+    if matches!(check.kind, HealthKind::Command(_)) { FIRST_COMMAND_PAUSE } else { FIRST_PAUSE }
+}
+
+fn last_pause(check: &HealthCheck) -> Duration {
+    if matches!(check.kind, HealthKind::Command(_)) { LAST_COMMAND_PAUSE } else { LAST_PAUSE }
+}
+
+/// Turns single outcomes into health: thresholds, the start period, the first healthy moment.
+#[derive(Debug, Default)]
+struct Judge {
+    successes: u32,
+    failures: u32,
+    healthy_at: Option<Timestamp>,
+    told: Option<Health>,
+}
+
+impl Judge {
+    /// Whether it was found healthy: then the declared pace is enough.
+    fn is_settled(&self) -> bool {
+        matches!(self.told, Some(Health::Healthy { .. }))
+    }
+
+    /// Takes one outcome; gives the health when it changed.
+    fn judge(&mut self, check: &HealthCheck, outcome: Result<(), String>, age_ms: u64, now: Timestamp) -> Option<Health> {
+        let new = match outcome {
+            Ok(()) => {
+                self.failures = 0;
+                self.successes = self.successes.saturating_add(1);
+                if self.successes < check.successes {
+                    return None;
+                }
+                let since = match &self.told {
+                    Some(Health::Healthy { since }) => *since,
+                    _ => now,
+                };
+                self.healthy_at.get_or_insert(since);
+                Health::Healthy { since: self.healthy_at.unwrap_or(since) }
+            }
+            Err(message) => {
+                self.successes = 0;
+                self.failures = self.failures.saturating_add(1);
+                // Before the first success checks come quickly, so time decides, not their number.
+                let patience_ms = check.start_period_ms + u64::from(check.failures) * check.interval_ms;
+                let is_unhealthy = if self.healthy_at.is_some() { self.failures >= check.failures } else { age_ms >= patience_ms };
+                if !is_unhealthy {
+                    return None;
+                }
+                Health::Unhealthy { message, healthy_at: self.healthy_at }
+            }
+        };
+        if self.told.as_ref() == Some(&new) {
+            return None;
+        }
+        self.told = Some(new.clone());
+        Some(new)
+    }
+}
+
+/// One check.
+///
+/// # Errors
+/// What did not go well, in words.
+async fn check(dial: &Dial, docker: &Docker, target: &ProbeTarget, limit: Duration) -> Result<(), String> {
+    match &target.check.kind {
+        HealthKind::Tcp { host, port } => each_address(target, host, |host| tcp(dial, host, *port)).await,
+        HealthKind::Http { host, port, path, status, headers } => {
+            each_address(target, host, |host| http(dial, host, *port, path, *status, headers)).await
+        }
+        HealthKind::Command(command) => {
+            let Some((id, _)) = &target.container else { return Err("a command needs a container".to_owned()) };
+            match docker.exec(id, command, limit).await {
+                Ok(0) => Ok(()),
+                Ok(code) => Err(format!("the command ended with code {code}")),
+                Err(error) => Err(error.line()),
+            }
+        }
+        HealthKind::Image => Ok(()),
+    }
+}
+
+/// Tries the declared host or each of the container's addresses; the first success counts.
+async fn each_address<F, R>(target: &ProbeTarget, host: &str, check: F) -> Result<(), String>
+where
+    F: Fn(String) -> R,
+    R: Future<Output = Result<(), String>>,
+{
+    if !host.is_empty() {
+        return check(host.to_owned()).await;
+    }
+    let mut last = Err("the container has no address that can be reached from here".to_owned());
+    for address in &target.addresses {
+        last = check(address.clone()).await;
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
+}
+
+async fn tcp(dial: &Dial, host: String, port: u16) -> Result<(), String> {
+    let stream = dial(Address::Tcp(host, port)).await;
+    stream.map(drop).map_err(|e| format!("port {port}: {e}"))
+}
+
+async fn http(
+    dial: &Dial,
+    host: String,
+    port: u16,
+    path: &str,
+    status: Option<u16>,
+    headers: &BTreeMap<String, String>,
+) -> Result<(), String> {
+    let stream = dial(Address::Tcp(host.clone(), port)).await.map_err(|e| format!("port {port}: {e}"))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| format!("port {port}: {e}"))?;
+    let mut request = http::Request::get(path).header(http::header::HOST, format!("{host}:{port}")).header("user-agent", "quaymaster");
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|e| e.to_string())?;
+    let exchange = async {
+        let answer = sender.send_request(request).await.map_err(|e| format!("port {port}: {e}"))?;
+        let code = answer.status().as_u16();
+        let mut body = answer.into_body();
+        let mut read = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            read += frame.data_ref().map_or(0, bytes::Bytes::len);
+            if read > BODY_LIMIT {
+                break;
+            }
+        }
+        let is_wanted = status.map_or((200..400).contains(&code), |wanted| wanted == code);
+        if is_wanted { Ok(()) } else { Err(format!("GET {path} answered {code}")) }
+    };
+    // The connection must be driven for the exchange to go on, and ends with it.
+    let mut connection = std::pin::pin!(connection);
+    let mut exchange = std::pin::pin!(exchange);
+    loop {
+        tokio::select! {
+            biased;
+            outcome = &mut exchange => return outcome,
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    return Err(format!("port {port}: {error}"));
+                }
+                return exchange.await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_of(failures: u32, interval_ms: u64, start_period_ms: u64) -> HealthCheck {
+        let kind = HealthKind::Tcp { host: String::new(), port: 1 };
+        HealthCheck { kind, interval_ms, timeout_ms: 100, failures, successes: 1, start_period_ms }
+    }
+
+    #[test]
+    fn health_follows_thresholds_and_the_start_period() {
+        let check = check_of(2, 1_000, 3_000);
+        let at = Timestamp::from_millis;
+        let bad = || Err("no".to_owned());
+        let mut judge = Judge::default();
+        assert_eq!(judge.judge(&check, bad(), 100, at(100)), None, "failures while starting do not count");
+        assert_eq!(judge.judge(&check, bad(), 4_999, at(4_999)), None);
+        assert_eq!(judge.judge(&check, bad(), 5_000, at(5_000)), Some(Health::Unhealthy { message: "no".into(), healthy_at: None }));
+        assert_eq!(judge.judge(&check, Ok(()), 5_100, at(5_100)), Some(Health::Healthy { since: at(5_100) }));
+        assert_eq!(judge.judge(&check, Ok(()), 5_200, at(5_200)), None, "nothing new is not told again");
+        assert_eq!(judge.judge(&check, bad(), 5_300, at(5_300)), None, "one failure is not two");
+        assert_eq!(
+            judge.judge(&check, bad(), 5_400, at(5_400)),
+            Some(Health::Unhealthy { message: "no".into(), healthy_at: Some(at(5_100)) })
+        );
+        assert_eq!(judge.judge(&check, Ok(()), 9_000, at(9_000)), Some(Health::Healthy { since: at(5_100) }));
+    }
+}

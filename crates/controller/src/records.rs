@@ -1,0 +1,108 @@
+//! Owns the internal kinds that the controller keeps in the store: revisions, pending reloads, epochs, attachments, events.
+
+use qm_api::meta::ObjectKey;
+use qm_api::name::Name;
+use qm_api::time::Timestamp;
+use qm_plan::kinds::mini_service::PendingRestart;
+use qm_plan::plan::Revision;
+use qm_store::Snapshot;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Kind: one revision of a service, named `<service>.<number>`.
+pub const REVISION: &str = "Revision";
+/// Kind: a reload that must be outlived, named after its service.
+pub const PENDING_RELOAD: &str = "PendingReload";
+/// Kind: how often a node was lost and changed, named after its service.
+pub const EPOCH: &str = "Epoch";
+/// Kind: the content of a file that specs refer to, named by its digest; no namespace.
+pub const ATTACHMENT: &str = "Attachment";
+/// Kind: an event, served as core/v1.
+pub const EVENT: &str = "Event";
+
+/// Annotation: the source an object comes from.
+pub const SOURCE: &str = "quaymaster.dev/source";
+/// Annotation: the place in the source, `path:line`.
+pub const SOURCE_PATH: &str = "quaymaster.dev/source-path";
+/// Annotation: the files the spec refers to, as JSON `{"as written": "digest"}`.
+pub const FILES: &str = "quaymaster.dev/files";
+/// Annotation: nobody wrote this object; it follows from others.
+pub const IMPLICIT: &str = "quaymaster.dev/implicit";
+/// The finalizer of everything that has something in an engine.
+pub const TEARDOWN: &str = "quaymaster.dev/teardown";
+
+/// How many revisions are kept.
+pub const REVISIONS_KEPT: usize = 5;
+
+/// A stored revision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionRecord {
+    /// The service's name.
+    pub service: Name,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The revision.
+    pub revision: Revision,
+}
+
+/// A stored pending reload.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PendingReloadRecord {
+    /// What is to be done; only `restart` by now.
+    pub verb: String,
+    /// Who asked.
+    pub actor: String,
+    /// In their words.
+    pub reason: String,
+    /// Containers with the start times that must be outlived.
+    pub containers: BTreeMap<Name, Option<Timestamp>>,
+}
+
+impl From<PendingReloadRecord> for PendingRestart {
+    fn from(record: PendingReloadRecord) -> Self {
+        Self { actor: record.actor, reason: record.reason, containers: record.containers }
+    }
+}
+
+/// A stored epoch: what has happened to a node that its dependents may have to react to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EpochRecord {
+    /// Observed losses that have ended.
+    pub losses_ended: u64,
+    /// The last revision that was rolled out and usable.
+    pub revision: u64,
+    /// The node is in an observed loss now.
+    #[serde(default)]
+    pub lost: bool,
+}
+
+/// The key of a revision record.
+pub fn revision_key(service: &ObjectKey, number: u64) -> ObjectKey {
+    ObjectKey::new(REVISION, service.namespace.clone(), format!("{}.{number}", service.name))
+}
+
+/// The recorded revisions of a service, newest first.
+pub fn revisions(snapshot: &Snapshot, service: &ObjectKey) -> Vec<RevisionRecord> {
+    let mut records: Vec<RevisionRecord> = snapshot
+        .list(REVISION, Some(&service.namespace))
+        .filter(|object| object.key.name.rsplit_once('.').is_some_and(|(name, _)| name == service.name.as_str()))
+        .filter_map(|object| match object.decode_spec::<RevisionRecord>() {
+            Ok(record) => Some(record),
+            Err(error) => {
+                tracing::warn!(key = %object.key, error = %error, "a revision record cannot be read and is left out");
+                None
+            }
+        })
+        .collect();
+    records.sort_by_key(|r| std::cmp::Reverse(r.revision.number));
+    records
+}
+
+/// The pending reload of a service.
+pub fn pending_reload(snapshot: &Snapshot, service: &ObjectKey) -> Option<PendingReloadRecord> {
+    let key = ObjectKey::new(PENDING_RELOAD, service.namespace.clone(), service.name.clone());
+    snapshot.get(&key)?.decode_spec().ok()
+}

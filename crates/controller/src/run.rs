@@ -1,0 +1,180 @@
+//! Starts everything and keeps it running: the mirror, the probes, the workers, the writers. Start here to see how the parts hang
+//! together; [`Operator`] is what wiring and simulations hold.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus::Registry;
+use qm_api::name::Name;
+use qm_store::{Store, StoreError};
+use tokio::task::JoinSet;
+
+use crate::apply::{self, Sources};
+use crate::clock::Clock;
+use crate::controller::Controller;
+use crate::dial::{Address, Dial};
+use crate::docker::{Docker, DockerError, Facts};
+use crate::metrics::Metrics;
+use crate::mirror;
+use crate::pass::Next;
+use crate::probe;
+use crate::status;
+use crate::world::World;
+
+/// Passes under way at once. They wait for the engine most of the time; calls that change it have a limit of their own.
+const PARALLEL_PASSES: usize = 64;
+/// How often old events are swept away.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
+
+/// What an operator is made of.
+pub struct Config {
+    /// Which Quaymaster.
+    pub instance: Name,
+    /// The engine.
+    pub docker_host: Address,
+    /// Every outbound connection.
+    pub dial: Dial,
+    /// The clocks and ids.
+    pub clock: Clock,
+    /// The durable state.
+    pub store: Store,
+    /// Where files may be put.
+    pub data_dir: PathBuf,
+    /// Where metrics are registered.
+    pub registry: Registry,
+    /// How often the mirror relists.
+    pub relist_every: Duration,
+    /// The ids of the sources that will deliver.
+    pub sources: Vec<Name>,
+    /// Told of the engine's facts at every connection; an error is a reason not to go on with it.
+    pub on_connect: Arc<dyn Fn(&Facts) -> Result<(), String> + Send + Sync>,
+}
+
+/// Why an operator cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The engine's address.
+    #[error("the engine's address cannot be used")]
+    Docker(#[from] DockerError),
+    /// The metrics.
+    #[error("the metrics cannot be registered")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// A running operator. Dropping it ends all of its tasks; nothing that was acknowledged is lost.
+pub struct Operator {
+    /// Everything a pass needs.
+    pub controller: Arc<Controller>,
+    /// The sources.
+    pub sources: Arc<Sources>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl std::fmt::Debug for Operator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Operator")
+    }
+}
+
+impl Operator {
+    /// Starts all tasks. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// When the engine's address cannot be used or the metrics cannot be registered.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let metrics = Metrics::new(&config.registry)?;
+        let calls = metrics.docker_calls.clone();
+        let observer: crate::docker::CallObserver = Arc::new(move |method: &str, route: &str, code: u16| {
+            calls.with_label_values(&[method, route, &code.to_string()]).inc();
+        });
+        let docker = Docker::new(config.docker_host.clone(), config.dial.clone(), observer)?;
+        let world = Arc::new(World::new(config.clock.clone(), config.instance.clone()));
+        let (refresher, requests) = mirror::channel();
+        let controller = Arc::new(Controller::new(
+            world.clone(),
+            config.store.clone(),
+            docker.clone(),
+            refresher,
+            config.clock.clone(),
+            metrics,
+            config.data_dir,
+        ));
+        let sources = Arc::new(Sources::new(config.sources));
+        controller.feed_all();
+        controller.seed();
+
+        let mut tasks = JoinSet::new();
+        let on_connect = config.on_connect;
+        tasks.spawn(mirror::run(docker.clone(), world.clone(), requests, config.relist_every, move |facts| on_connect(facts)));
+        tasks.spawn(probe::run(world.clone(), config.dial, docker));
+        tasks.spawn(controller.clone().feed(sources.clone()));
+        tasks.spawn(apply::run(controller.clone(), sources.clone()));
+        tasks.spawn(status::run(controller.clone()));
+        tasks.spawn(work(controller.clone()));
+        let events = controller.events.clone();
+        tasks.spawn(async move { events.run().await });
+        let deadlines = world;
+        tasks.spawn(async move {
+            loop {
+                deadlines.deadline().await;
+                deadlines.advance();
+            }
+        });
+        let sweeper = controller.clone();
+        tasks.spawn(async move {
+            loop {
+                if let Err(error) = sweeper.events.sweep().await {
+                    tracing::warn!(error = %error, "old events could not be removed");
+                }
+                tokio::time::sleep(SWEEP_EVERY).await;
+            }
+        });
+        Ok(Self { controller, sources, tasks: Mutex::new(tasks) })
+    }
+
+    /// Ends all tasks and makes everything durable. Containers go on running.
+    ///
+    /// # Errors
+    /// When the store could not write its last changes.
+    pub async fn stop(&self) -> Result<(), StoreError> {
+        self.controller.world.queue.close();
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
+        self.controller.events.flush().await;
+        self.controller.store.sync().await
+    }
+}
+
+/// Takes keys from the queue and passes them, many at a time, one a key.
+async fn work(controller: Arc<Controller>) {
+    let mut passes: JoinSet<()> = JoinSet::new();
+    let queue = &controller.world.queue;
+    loop {
+        while passes.len() >= PARALLEL_PASSES {
+            passes.join_next().await;
+        }
+        let key = tokio::select! {
+            biased;
+            key = queue.next() => key,
+            Some(_) = passes.join_next(), if !passes.is_empty() => continue,
+        };
+        let Some(key) = key else { return };
+        let (depth, adds) = queue.depth();
+        controller.metrics.queue_depth.set(depth as i64);
+        let counted = controller.metrics.queue_adds.get();
+        controller.metrics.queue_adds.inc_by(adds.saturating_sub(counted));
+        controller.metrics.engine_up.set(i64::from(controller.world.facts().is_some()));
+        let controller = controller.clone();
+        passes.spawn(async move {
+            let next = controller.pass(&key).await;
+            let queue = &controller.world.queue;
+            match next {
+                Next::Now => queue.add(&key),
+                Next::At(at) => queue.add_at(&key, at),
+                Next::Never => {}
+            }
+            queue.done(&key);
+        });
+    }
+}

@@ -1,0 +1,368 @@
+//! The one status writer: computes status from the picture of the world and writes it when it differs (DESIGN 4, step 8).
+//!
+//! A status write never starts a pass: watchers of the store look at specs only. Statuses of many objects go into one transaction.
+
+use std::sync::Arc;
+
+use qm_api::conditions::{Condition, ConditionStatus, ConditionType, Reason, set_condition};
+use qm_api::kinds::mini_service::{self, BlockedBy, DependencyStatus, Dependents, MiniServiceStatus, RevisionSummary, SlotStatus};
+use qm_api::kinds::network::NetworkStatus;
+use qm_api::meta::{Object, ObjectKey};
+use qm_api::time::Timestamp;
+use qm_plan::availability::NodeView;
+use qm_plan::desired::DesiredService;
+use qm_plan::kinds::network::current;
+use qm_plan::observed::ServiceView;
+use qm_plan::own::{healthy_at, replicas};
+use qm_store::{Durability, Store, StoreError};
+use serde_json::Value;
+
+use crate::controller::{Controller, Memory};
+use crate::events::EventType;
+use crate::intents;
+use crate::records::{EPOCH, EpochRecord};
+
+/// Dependents named in a status.
+const NAMED: usize = 50;
+/// Statuses in one transaction.
+const BATCH: usize = 256;
+
+/// Writes for ever.
+pub async fn run(controller: Arc<Controller>) {
+    loop {
+        let batch = controller.world.next_status_batch().await;
+        let keys: Vec<ObjectKey> = batch.into_iter().collect();
+        for keys in keys.chunks(BATCH) {
+            write(&controller, keys).await;
+        }
+    }
+}
+
+async fn write(controller: &Controller, keys: &[ObjectKey]) {
+    let snapshot = controller.store.snapshot();
+    let mut tx = controller.store.tx();
+    let mut any = false;
+    for key in keys {
+        let Some(object) = snapshot.get(key) else {
+            controller.drop_metrics(key);
+            continue;
+        };
+        let status = match key.kind.as_str() {
+            mini_service::KIND => controller.service_status(object).map(|s| serde_json::to_value(s).expect("a status is plain data")),
+            "Network" => Some(serde_json::to_value(controller.network_status(object)).expect("a status is plain data")),
+            _ => None,
+        };
+        let Some(status) = status else { continue };
+        if *object.status != status {
+            controller.tell_change(key, &object.status, &status);
+            tx.put_status(key.clone(), None, Arc::new(status));
+            any = true;
+        }
+    }
+    if !any {
+        return;
+    }
+    if let Err(error) = tx.commit(Durability::Soon).await {
+        // One object of the batch may be gone by now: the others must not suffer for it.
+        tracing::debug!(error = %error, "a batch of statuses was refused; one at a time");
+        for key in keys {
+            one_by_one(&controller.store, controller, key).await;
+        }
+    }
+    for key in keys {
+        if let Err(error) = controller.count_epoch(key).await {
+            tracing::warn!(object = %key, error = %error, "an epoch could not be stored");
+        }
+    }
+}
+
+async fn one_by_one(store: &Store, controller: &Controller, key: &ObjectKey) {
+    let snapshot = store.snapshot();
+    let Some(object) = snapshot.get(key) else { return };
+    let status = match key.kind.as_str() {
+        mini_service::KIND => controller.service_status(object).map(|s| serde_json::to_value(s).expect("a status is plain data")),
+        _ => Some(serde_json::to_value(controller.network_status(object)).expect("a status is plain data")),
+    };
+    let Some(status) = status else { return };
+    let mut tx = store.tx();
+    tx.put_status(key.clone(), None, Arc::new(status));
+    match tx.commit(Durability::Soon).await {
+        Ok(_) | Err(StoreError::NotFound { .. }) => {}
+        Err(error) => {
+            tracing::warn!(object = %key, error = %error, "a status could not be stored");
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            controller.world.mark_status([key.clone()]);
+        }
+    }
+}
+
+impl Controller {
+    fn tell_change(&self, key: &ObjectKey, old: &Value, new: &Value) {
+        let word = |status: &Value| status["availability"].as_str().unwrap_or("off").to_owned();
+        if key.kind != mini_service::KIND || word(old) == word(new) {
+            return;
+        }
+        let usable = new["usable"].as_bool().unwrap_or(false);
+        let kind = if usable || new["availability"].is_null() || old.is_null() { EventType::Normal } else { EventType::Warning };
+        let message =
+            format!("{} ({}): {}", word(new), new["reason"].as_str().unwrap_or_default(), new["message"].as_str().unwrap_or_default());
+        self.tell(key, kind, Reason::AvailabilityChanged, message);
+    }
+
+    /// The status of a service, from the picture as it is now; `None` while nothing is known of it.
+    pub fn service_status(&self, object: &Object) -> Option<MiniServiceStatus> {
+        let key = &object.key;
+        let snapshot = self.world.availability();
+        let desired = self.world.service(key)?;
+        let node = snapshot.get(key)?;
+        let memory = self.remember(key, |m| m.clone());
+        let suspended = intents::suspension(&self.store.snapshot(), object, self.now());
+        let old: Option<MiniServiceStatus> = object.decode_status().ok().flatten();
+        let (view, graph) = {
+            let inner = self.world.lock();
+            (inner.service_view(&desired, &self.world.instance), inner.graph.clone())
+        };
+        let counts = desired.container().map(|_| replicas(&desired, &view));
+        let dependents = graph.dependents(key);
+        let revisions = self.revisions_of(key);
+        let mut conditions = old.map(|s| s.conditions).unwrap_or_default();
+        let is_whole = counts.is_none_or(|c| c.healthy >= c.wanted) && (desired.container().is_some() || node.own.availability.is_usable());
+        for condition in conditions_of(object, node, &memory, is_whole, suspended.as_deref(), self.now()) {
+            set_condition(&mut conditions, condition);
+        }
+        self.set_metrics(key, node, suspended.is_some(), &snapshot);
+        let (reason, message) = match &memory.progress {
+            Some(progress) if !node.usable() => (Reason::Pulling, format!("pulling {progress}")),
+            _ => (node.reason, node.message.clone()),
+        };
+        Some(MiniServiceStatus {
+            observed_generation: if memory.clean || memory.seen_generation > 0 { memory.seen_generation } else { 0 },
+            availability: node.off.is_none().then_some(node.availability),
+            severity: node.severity(),
+            usable: node.usable(),
+            stale: node.stale,
+            since: node.since,
+            reason: node.off.unwrap_or(reason),
+            message,
+            level: node.level,
+            replicas: counts,
+            slots: slots(&desired, &view),
+            blocked_by: node.blocked_by.iter().map(blocked_by).collect(),
+            dependencies: desired
+                .dependencies
+                .iter()
+                .map(|d| DependencyStatus {
+                    kind: d.on.kind.to_string(),
+                    namespace: d.on.namespace.to_string(),
+                    name: d.on.name.to_string(),
+                    on_down: d.on_down,
+                    availability: snapshot.get(&d.on).filter(|v| v.off.is_none()).map(|v| v.availability),
+                    tolerated: false,
+                })
+                .collect(),
+            dependents: Dependents {
+                count: dependents.len() as u32,
+                names: dependents.iter().take(NAMED).map(|d| format!("{}/{}", d.namespace, d.name)).collect(),
+            },
+            revision: revisions.first().map(|r| r.revision.number),
+            history: revisions
+                .iter()
+                .map(|r| RevisionSummary {
+                    number: r.revision.number,
+                    image: r.revision.image.clone(),
+                    image_id: r.revision.image_id.clone(),
+                    created_at: r.created_at,
+                })
+                .collect(),
+            findings: memory.findings.iter().map(|f| format!("{}: {}", f.reason, f.message)).collect(),
+            conditions,
+        })
+    }
+
+    /// The status of a network.
+    pub fn network_status(&self, object: &Object) -> NetworkStatus {
+        let key = &object.key;
+        let memory = self.remember(key, |m| m.clone());
+        let old: NetworkStatus = object.decode_status().ok().flatten().unwrap_or_default();
+        let inner = self.world.lock();
+        let is_blind = inner.engine_gap().is_some();
+        let view = inner.network_view(key);
+        let network = inner.nets.get(key).and_then(|wanted| current(wanted, &view.networks).cloned());
+        drop(inner);
+        let mut status =
+            NetworkStatus { observed_generation: memory.seen_generation, conditions: old.conditions.clone(), ..NetworkStatus::default() };
+        if is_blind {
+            // What cannot be seen is what it was.
+            status = NetworkStatus { conditions: status.conditions, ..old };
+        } else if let Some(network) = &network {
+            status.network_id = Some(network.id.to_string());
+            status.engine_name = Some(network.name.to_string());
+            status.revision = network.stamp.as_ref().map_or(0, |s| s.revision);
+        }
+        let stall = memory.findings.iter().find(|f| f.stalls);
+        let ready = memory.clean && stall.is_none() && (network.is_some() || is_blind);
+        let now = self.now();
+        let (reason, message) = match (stall, ready) {
+            (Some(finding), _) => (finding.reason, finding.message.clone()),
+            (None, true) => (Reason::AsWanted, String::new()),
+            (None, false) => (Reason::Creating, memory.waits.join("; ")),
+        };
+        let make = |kind, holds: bool| condition(kind, holds, reason, &message, object.meta.generation, now);
+        for condition in [
+            make(ConditionType::Ready, ready),
+            make(ConditionType::Reconciling, !ready && stall.is_none()),
+            make(ConditionType::Stalled, stall.is_some()),
+        ] {
+            set_condition(&mut status.conditions, condition);
+        }
+        status
+    }
+
+    fn set_metrics(&self, key: &ObjectKey, node: &NodeView, suspended: bool, snapshot: &qm_plan::availability::Snapshot) {
+        let labels: [&str; 2] = [&key.namespace, &key.name];
+        if node.off.is_some() {
+            // Off the scale: no sample. That it had none before is no error.
+            drop(self.metrics.availability.remove_label_values(&labels));
+        } else {
+            self.metrics.availability.with_label_values(&labels).set(i64::from(node.severity()));
+        }
+        self.metrics.usable.with_label_values(&labels).set(i64::from(node.usable()));
+        self.metrics.suspended.with_label_values(&[&key.kind, &key.namespace, &key.name]).set(i64::from(suspended));
+        for dependency in node.dependencies.iter() {
+            let up = snapshot.get(&dependency.on).is_some_and(|v| v.usable());
+            self.metrics.dependency_up.with_label_values(&[&key.namespace, &key.name, &dependency.on.name]).set(i64::from(up));
+        }
+    }
+
+    fn drop_metrics(&self, key: &ObjectKey) {
+        let labels: [&str; 2] = [&key.namespace, &key.name];
+        // A sample that was never there is as gone as it should be.
+        drop(self.metrics.availability.remove_label_values(&labels));
+        drop(self.metrics.usable.remove_label_values(&labels));
+        drop(self.metrics.suspended.remove_label_values(&[&key.kind, &key.namespace, &key.name]));
+        for other in self.world.graph().nodes() {
+            drop(self.metrics.dependency_up.remove_label_values(&[&key.namespace, &key.name, &other.name]));
+        }
+    }
+
+    /// Keeps the epoch of a node: how many observed losses have ended, and the last revision that was usable.
+    async fn count_epoch(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        if key.kind != mini_service::KIND {
+            return Ok(());
+        }
+        let snapshot = self.world.availability();
+        let Some(node) = snapshot.get(key).filter(|n| !n.stale && n.off.is_none()) else { return Ok(()) };
+        let record_key = ObjectKey::new(EPOCH, key.namespace.clone(), key.name.clone());
+        let store = self.store.snapshot();
+        if store.get(key).is_none_or(|o| o.is_deleting()) {
+            return Ok(());
+        }
+        let stored = store.get(&record_key);
+        let old: EpochRecord = stored.and_then(|o| o.decode_spec().ok()).unwrap_or_default();
+        let mut new = old;
+        let is_own_loss = !matches!(
+            node.reason,
+            Reason::Pending | Reason::Unknown | Reason::EngineUnreachable | Reason::Creating | Reason::Pulling | Reason::Starting
+        );
+        if node.usable() {
+            new.losses_ended += u64::from(old.lost);
+            new.lost = false;
+            new.revision = self.revisions_of(key).first().map_or(old.revision, |r| r.revision.number);
+        } else if is_own_loss && stored.is_some() {
+            new.lost = true;
+        }
+        // A fresh store records epochs without anything following from it: the first record is made at the first usable moment.
+        if new == old || (stored.is_none() && !node.usable()) {
+            return Ok(());
+        }
+        let spec = serde_json::to_value(new).expect("an epoch is plain data");
+        let mut tx = self.store.tx();
+        match stored {
+            Some(object) => {
+                let mut object = (**object).clone();
+                object.spec = Arc::new(spec);
+                tx.put(object);
+            }
+            None => {
+                tx.create(Object::new(record_key, self.clock.uid(), self.now(), spec));
+            }
+        }
+        tx.commit(Durability::Durable).await.map(drop)
+    }
+}
+
+fn blocked_by(blocker: &qm_plan::availability::Blocker) -> BlockedBy {
+    BlockedBy {
+        kind: blocker.key.kind.to_string(),
+        namespace: blocker.key.namespace.to_string(),
+        name: blocker.key.name.to_string(),
+        availability: blocker.availability,
+        reason: blocker.reason,
+        path: blocker.path.iter().map(|k| k.name.to_string()).collect(),
+    }
+}
+
+fn slots(desired: &DesiredService, view: &ServiceView) -> Vec<SlotStatus> {
+    let Some(spec) = desired.container() else { return Vec::new() };
+    let mut slots: Vec<SlotStatus> = view
+        .containers
+        .iter()
+        .filter_map(|c| {
+            let stamp = c.stamp.as_ref()?;
+            Some(SlotStatus {
+                slot: stamp.slot,
+                container_id: c.id.to_string(),
+                revision: stamp.revision,
+                state: c.state.word().to_owned(),
+                started_at: c.started_at,
+                healthy_at: healthy_at(spec, c, view.health.get(&c.id)),
+            })
+        })
+        .collect();
+    slots.sort_by(|a, b| (a.slot, a.revision, &a.container_id).cmp(&(b.slot, b.revision, &b.container_id)));
+    slots
+}
+
+fn condition(kind: ConditionType, holds: bool, reason: Reason, message: &str, generation: u64, now: Timestamp) -> Condition {
+    Condition {
+        kind,
+        status: if holds { ConditionStatus::True } else { ConditionStatus::False },
+        reason,
+        message: message.to_owned(),
+        observed_generation: generation,
+        last_transition_time: now,
+    }
+}
+
+fn conditions_of(
+    object: &Object,
+    node: &NodeView,
+    memory: &Memory,
+    is_whole: bool,
+    suspended: Option<&str>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let generation = memory.seen_generation.max(1).min(object.meta.generation);
+    let stall = memory.findings.iter().find(|f| f.stalls);
+    let is_stalled = stall.is_some() || (node.off.is_none() && node.own.availability.severity() >= 5);
+    let ready = memory.clean && memory.seen_generation == object.meta.generation && (is_whole || node.off.is_some()) && !is_stalled;
+    let waits = memory.waits.join("; ");
+    let (reason, message) = match (stall, ready) {
+        (Some(finding), _) => (finding.reason, finding.message.clone()),
+        (None, true) => (node.off.unwrap_or(Reason::AsWanted), String::new()),
+        (None, false) if !waits.is_empty() => (Reason::WaitingForDependency, format!("waits for: {waits}")),
+        (None, false) => (node.own.reason, node.own.message.clone()),
+    };
+    let mut conditions = vec![
+        condition(ConditionType::Ready, ready, reason, &message, generation, now),
+        condition(ConditionType::Reconciling, !ready && !is_stalled, reason, &message, generation, now),
+        condition(ConditionType::Stalled, is_stalled, reason, &message, generation, now),
+        condition(ConditionType::Usable, node.usable(), node.reason, &node.message, generation, now),
+    ];
+    let was_suspended = object.status["conditions"].as_array().is_some_and(|list| list.iter().any(|c| c["type"] == "Suspended"));
+    if suspended.is_some() || was_suspended {
+        let reason = if suspended.is_some() { Reason::Suspended } else { Reason::AsWanted };
+        conditions.push(condition(ConditionType::Suspended, suspended.is_some(), reason, suspended.unwrap_or_default(), generation, now));
+    }
+    conditions
+}
