@@ -99,6 +99,8 @@ pub(crate) enum End {
     Differs,
     /// 2: invalid input, already reported.
     Invalid,
+    /// 3: the engine cannot be reached, already reported.
+    Unreachable,
     /// 4: timed out, already reported.
     TimedOut,
 }
@@ -109,6 +111,7 @@ impl End {
             Self::Fine => 0,
             Self::Differs => 1,
             Self::Invalid => 2,
+            Self::Unreachable => 3,
             Self::TimedOut => 4,
         }
     }
@@ -150,6 +153,8 @@ impl CliError {
             Self::Failed { .. } | Self::Output(_) => 1,
             Self::Client(error) => match error.refusal() {
                 Some(refusal) if matches!(refusal.code, 400 | 422) => 2,
+                // The operator is there; what it needs for an answer is not.
+                Some(refusal) if refusal.code == 503 => 3,
                 Some(refusal) if refusal.code == 504 => 4,
                 Some(_) => 1,
                 None if matches!(error, ClientError::TooLong { .. }) => 2,

@@ -104,6 +104,12 @@ fn show(args: &PlanArgs, plan: &Value, text: &str) -> Done {
         Format::Json => output::print(&output::json(plan))?,
         Format::Text => output::print(&format!("{}\n", text.trim_end()))?,
     }
+    let is_blind = plan["findings"].as_array().into_iter().flatten().any(|finding| finding["reason"] == "EngineUnreachable");
     let is_empty = plan["steps"].as_array().is_none_or(Vec::is_empty);
-    Ok(if is_empty { End::Fine } else { End::Differs })
+    Ok(match (is_blind, is_empty) {
+        // Nothing to do as far as can be seen, and nothing can be seen.
+        (true, _) => End::Unreachable,
+        (false, true) => End::Fine,
+        (false, false) => End::Differs,
+    })
 }

@@ -74,7 +74,7 @@ fn usage_is_2() {
 
 #[test]
 fn refusals_have_codes() {
-    let table = [(404, 1), (403, 1), (409, 1), (400, 2), (422, 2), (500, 1), (501, 1), (503, 1), (504, 4)];
+    let table = [(404, 1), (403, 1), (409, 1), (400, 2), (422, 2), (500, 1), (501, 1), (503, 3), (504, 4)];
     for (status, code) in table {
         let fake = Fake::new(move |_| Reply::status(status, "X", "no, because\u{1b}[31m of that"));
         let ran = fake.run(&["graph"]);
@@ -274,7 +274,9 @@ fn plans() {
     let answer = |steps: Value, text: &str| json!({"plan": {"steps": steps, "findings": [], "summary": text}, "text": text});
     let differs = answer(json!([step]), "create MiniService n/app.1  new\nPlan: 1 to create.");
     let nothing = answer(json!([]), "Nothing to do.");
-    for (given, code) in [(differs, 1), (nothing, 0)] {
+    let mut blind = nothing.clone();
+    blind["plan"]["findings"] = json!([{"reason": "EngineUnreachable", "message": "the engine cannot be observed"}]);
+    for (given, code) in [(differs, 1), (nothing, 0), (blind, 3)] {
         let expected = given.clone();
         let fake = Fake::new(move |_| Reply::Json(200, given.clone()));
         let ran = fake.run(&["plan"]);
