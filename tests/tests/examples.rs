@@ -215,8 +215,7 @@ fn every_example_has_the_levels_as_recorded() {
         assert!(planned.graph.cycles().is_empty());
         let mut text = String::new();
         for service in &planned.services {
-            let on: Vec<String> =
-                service.dependencies.iter().map(|d| format!("{} ({:?}, {:?})", d.on.name, d.start, d.on_down)).collect();
+            let on: Vec<String> = service.dependencies.iter().map(|d| format!("{} ({:?}, {:?})", d.on.name, d.start, d.on_down)).collect();
             text += format!("{} {} <- {}", planned.graph.level(&service.key), service.key.name, on.join(", ")).trim_end();
             text += "\n";
         }
