@@ -13,7 +13,8 @@ use qm_api::manifest::{self, Limits, ParsedFile};
 use qm_api::meta::ObjectKey;
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
-use qm_apiserver::ports as api;
+use qm_apiserver as api;
+use qm_apiserver::Listener;
 use qm_controller::apply::SourceInput;
 use qm_controller::clock::Clock;
 use qm_controller::dial::{self, Address};
@@ -75,7 +76,7 @@ fn uid() -> Name {
 fn open_store(data_dir: &Path) -> anyhow::Result<Store> {
     std::fs::create_dir_all(data_dir).with_context(|| format!("the data directory {} cannot be made", data_dir.display()))?;
     let path = data_dir.join("store.redb");
-    let backend = Redb::at(&path).with_context(|| format!("the store {} cannot be opened", path.display()))?;
+    let backend = Redb::at(&path);
     // Watchers that fall behind list again; a long log would only cost memory.
     let options = Options { log_batches: 2_048, ..Options::default() };
     Store::open(Box::new(backend), options).with_context(|| format!("the store {} cannot be opened", path.display()))
@@ -110,9 +111,13 @@ async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
     }
     let router = qm_apiserver::router(store.clone(), ports(&operator, &clock));
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let api = qm_apiserver::serve_unix(&args.socket, router, until(stopped.clone())).await?;
+    let listener = Listener::unix(&args.socket).await?;
+    let api = tokio::spawn(listener.serve(router, until(stopped.clone())));
     let metrics = match args.metrics {
-        Some(address) => Some(qm_apiserver::serve_tcp(address, qm_apiserver::metrics_router(registry), until(stopped)).await?),
+        Some(address) => {
+            let listener = Listener::tcp(address).await?;
+            Some(tokio::spawn(listener.serve(qm_apiserver::metrics_router(registry), until(stopped))))
+        }
         None => None,
     };
     let mut directories = Vec::new();

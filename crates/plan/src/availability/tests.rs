@@ -1,1 +1,231 @@
+use proptest::prelude::*;
+use qm_api::availability::Availability;
+use qm_api::conditions::Reason;
+use qm_api::graph::{Dependency, Graph};
+use qm_api::meta::ObjectKey;
+use qm_api::spec::edge::{Edge, OnDown};
+use qm_api::time::Timestamp;
 
+use super::{Engine, Now};
+use crate::own::Own;
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey::new("MiniService", "n", name)
+}
+
+fn now(ms: u64) -> Now {
+    Now { wall: Timestamp::from_millis(ms as i64), mono_ms: ms }
+}
+
+fn graph(edges: &[(&str, &[(&str, OnDown)])]) -> Graph {
+    Graph::build(edges.iter().map(|(from, to)| (key(from), to.iter().map(|(on, down)| edge(on, *down)).collect())))
+}
+
+fn edge(on: &str, down: OnDown) -> Dependency {
+    Dependency::resolve(&"n".into(), &Edge { service: Some(on.to_owned()), on_down: Some(down), ..Edge::default() }).unwrap()
+}
+
+fn engine(graph: &Graph) -> Engine {
+    let mut engine = Engine::default();
+    engine.set_graph(graph, &|_| 30_000, now(0));
+    engine
+}
+
+fn up() -> Own {
+    Own::seen(Availability::Available, Reason::Healthy, "")
+}
+
+fn down() -> Own {
+    Own::seen(Availability::TemporarilyUnavailable, Reason::NotRunning, "gone")
+}
+
+fn severities(engine: &Engine) -> Vec<(String, u8)> {
+    engine.snapshot().iter().map(|n| (n.key.name.to_string(), n.severity())).collect()
+}
+
+#[test]
+fn each_edge_contributes_as_it_says() {
+    use OnDown::*;
+    let g = graph(&[
+        ("db", &[]),
+        ("block", &[("db", Block)]),
+        ("degrade", &[("db", Degrade)]),
+        ("ignore", &[("db", Ignore)]),
+        ("stop", &[("db", Stop)]),
+        ("far", &[("block", Block)]),
+    ]);
+    let mut e = engine(&g);
+    for name in ["db", "block", "degrade", "ignore", "stop", "far"] {
+        e.observe(&key(name), up(), now(1));
+    }
+    assert!(severities(&e).iter().all(|(_, s)| *s == 1));
+    let changed = e.observe(&key("db"), down(), now(2));
+    let want = [("block", 4), ("db", 4), ("degrade", 3), ("far", 4), ("ignore", 1), ("stop", 4)];
+    assert_eq!(severities(&e), want.map(|(n, s)| (n.to_owned(), s)));
+    assert_eq!(changed.first(), Some(&key("db")), "levels in order");
+    assert!(!changed.contains(&key("ignore")), "propagation ends at an Ignore edge");
+    let far = e.snapshot().get(&key("far")).cloned().unwrap();
+    assert_eq!(far.blocked_by.len(), 1, "the culprit is the root, once");
+    assert_eq!(far.blocked_by[0].key, key("db"));
+    assert_eq!(far.blocked_by[0].path, [key("block"), key("db")]);
+    assert_eq!(far.reason, Reason::DependencyUnavailable);
+    e.observe(&key("db"), up(), now(3));
+    assert!(severities(&e).iter().all(|(_, s)| *s == 1), "all heal by themselves");
+}
+
+#[test]
+fn a_diamond_counts_its_culprit_once() {
+    use OnDown::*;
+    let g = graph(&[("a", &[]), ("b", &[("a", Block)]), ("c", &[("a", Block)]), ("d", &[("b", Block), ("c", Block)])]);
+    let mut e = engine(&g);
+    for name in ["a", "b", "c", "d"] {
+        e.observe(&key(name), up(), now(1));
+    }
+    let before = e.stats().nodes;
+    e.observe(&key("a"), down(), now(2));
+    assert_eq!(e.stats().nodes - before, 4, "each node is computed once");
+    assert_eq!(e.snapshot().get(&key("d")).unwrap().blocked_by.len(), 1);
+}
+
+#[test]
+fn unknown_keeps_the_last_known_for_its_grace_only() {
+    let g = graph(&[("a", &[]), ("b", &[("a", OnDown::Block)])]);
+    let mut e = engine(&g);
+    e.observe(&key("a"), up(), now(1));
+    e.observe(&key("b"), up(), now(1));
+    let blind = Own::Unseen { reason: Reason::EngineUnreachable, message: "no engine".into() };
+    let changed = e.observe(&key("a"), blind.clone(), now(1_000));
+    assert_eq!(changed, [key("a")], "a dependent sees nothing of it");
+    let a = e.snapshot().get(&key("a")).cloned().unwrap();
+    assert!(a.stale && a.usable() && a.availability == Availability::Available);
+    assert_eq!(e.next_deadline_ms(), Some(31_000));
+    assert!(e.advance(now(30_999)).is_empty());
+    let changed = e.advance(now(31_000));
+    assert_eq!(changed, [key("a"), key("b")]);
+    let a = e.snapshot().get(&key("a")).cloned().unwrap();
+    assert_eq!((a.severity(), a.reason, a.stale), (4, Reason::EngineUnreachable, false));
+    e.observe(&key("a"), up(), now(40_000));
+    assert!(e.snapshot().get(&key("b")).unwrap().usable());
+}
+
+#[test]
+fn a_restart_trusts_what_was_recorded_for_the_grace() {
+    let g = graph(&[("a", &[]), ("b", &[("a", OnDown::Block)])]);
+    let mut e = engine(&g);
+    assert_eq!(e.snapshot().get(&key("a")).unwrap().reason, Reason::Pending);
+    let since = Timestamp::from_millis(-5_000);
+    for name in ["a", "b"] {
+        e.seed(&key(name), Availability::Available, Reason::Healthy, since, now(0));
+    }
+    let a = e.snapshot().get(&key("a")).cloned().unwrap();
+    assert!(a.usable() && a.stale, "the last known counts");
+    e.observe(&key("a"), up(), now(10));
+    let a = e.snapshot().get(&key("a")).cloned().unwrap();
+    assert!(a.usable() && !a.stale);
+    e.advance(now(30_000));
+    let b = e.snapshot().get(&key("b")).cloned().unwrap();
+    assert_eq!((b.severity(), b.own.reason), (4, Reason::Unknown), "what is never seen again is unknown in the end");
+}
+
+#[test]
+fn a_disabled_dependency_skips_those_who_cannot_do_without_it() {
+    use OnDown::*;
+    let g = graph(&[("a", &[]), ("b", &[("a", Block)]), ("c", &[("a", Degrade)]), ("d", &[("b", Block)])]);
+    let mut e = engine(&g);
+    for name in ["b", "c", "d"] {
+        e.observe(&key(name), up(), now(1));
+    }
+    e.observe(&key("a"), Own::Off(Reason::Disabled), now(1));
+    let s = e.snapshot();
+    assert_eq!(s.get(&key("b")).unwrap().off, Some(Reason::Skipped));
+    assert_eq!(s.get(&key("d")).unwrap().off, Some(Reason::Skipped));
+    assert_eq!(s.get(&key("c")).unwrap().severity(), 1);
+}
+
+fn arbitrary_own() -> impl Strategy<Value = Own> {
+    prop_oneof![
+        4 => Just(up()),
+        2 => Just(down()),
+        1 => Just(Own::seen(Availability::PartiallyAvailable, Reason::SomeReplicasHealthy, "some")),
+        1 => Just(Own::seen(Availability::Unavailable, Reason::CrashLoop, "loops")),
+        1 => Just(Own::Off(Reason::Disabled)),
+    ]
+}
+
+const SIZE: usize = 12;
+
+fn arbitrary_graph() -> impl Strategy<Value = Vec<Vec<(usize, OnDown)>>> {
+    let down = prop_oneof![Just(OnDown::Ignore), Just(OnDown::Degrade), Just(OnDown::Block), Just(OnDown::Stop)];
+    let node = prop::collection::vec((any::<prop::sample::Index>(), down), 0..4);
+    prop::collection::vec(node, SIZE).prop_map(|nodes| {
+        let to_lower = |(from, edges): (usize, Vec<(prop::sample::Index, OnDown)>)| {
+            edges.into_iter().filter(|_| from > 0).map(|(to, down)| (to.index(from.max(1)), down)).collect()
+        };
+        nodes.into_iter().enumerate().map(to_lower).collect()
+    })
+}
+
+fn build(nodes: &[Vec<(usize, OnDown)>]) -> Graph {
+    let name = |i: usize| format!("s{i:02}");
+    Graph::build(nodes.iter().enumerate().map(|(i, edges)| (key(&name(i)), edges.iter().map(|(to, d)| edge(&name(*to), *d)).collect())))
+}
+
+proptest! {
+    #[test]
+    fn incremental_equals_from_scratch_in_any_order(
+        nodes in arbitrary_graph(),
+        changes in prop::collection::vec((0..SIZE, arbitrary_own()), 0..40),
+    ) {
+        let g = build(&nodes);
+        let mut incremental = engine(&g);
+        let mut last = vec![None; SIZE];
+        for (at, (node, own)) in changes.iter().enumerate() {
+            incremental.observe(&key(&format!("s{node:02}")), own.clone(), now(at as u64));
+            last[*node] = Some(own.clone());
+        }
+        let mut scratch = engine(&g);
+        for (node, own) in last.iter().enumerate().rev() {
+            if let Some(own) = own {
+                scratch.observe(&key(&format!("s{node:02}")), own.clone(), now(999));
+            }
+        }
+        let view = |e: &Engine| -> Vec<_> {
+            e.snapshot().iter().map(|n| (n.key.clone(), n.severity(), n.off, n.reason, n.blocked_by.clone())).collect()
+        };
+        prop_assert_eq!(view(&incremental), view(&scratch));
+    }
+
+    #[test]
+    fn a_rise_of_a_dependency_never_lowers_anybody(
+        nodes in arbitrary_graph(),
+        owns in prop::collection::vec(arbitrary_own(), SIZE),
+        risen in 0..SIZE,
+    ) {
+        let g = build(&nodes);
+        let mut e = engine(&g);
+        for (node, own) in owns.iter().enumerate() {
+            e.observe(&key(&format!("s{node:02}")), own.clone(), now(1));
+        }
+        // A node that comes back on the scale may bring others back on it; that is no lowering.
+        prop_assume!(!matches!(owns[risen], Own::Off(_)));
+        let before = severities(&e);
+        e.observe(&key(&format!("s{risen:02}")), up(), now(2));
+        for ((name, old), (_, new)) in before.iter().zip(severities(&e)) {
+            prop_assert!(new <= *old, "{} went from {} to {}", name, old, new);
+        }
+    }
+
+    #[test]
+    fn only_the_affected_and_their_edges_are_visited(nodes in arbitrary_graph(), changed in 0..SIZE) {
+        let g = build(&nodes);
+        let mut e = engine(&g);
+        for node in 0..SIZE {
+            e.observe(&key(&format!("s{node:02}")), up(), now(1));
+        }
+        let before = e.stats();
+        let affected = e.observe(&key(&format!("s{changed:02}")), down(), now(2));
+        let visited = e.stats().nodes - before.nodes;
+        let neighbours: usize = affected.iter().map(|k| g.dependents(k).len()).sum();
+        prop_assert!(visited as usize <= 1 + affected.len() + neighbours, "{} visits for {} affected", visited, affected.len());
+    }
+}

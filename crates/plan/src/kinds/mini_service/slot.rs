@@ -38,7 +38,7 @@ pub(super) fn plan_slots(planner: &Planner<'_>, target: &Target, slots: BTreeMap
         })
         .collect();
     let mut free = planner.spec.parallelism as usize;
-    let in_flight: Vec<u32> = slots.iter().filter(|s| is_in_flight(planner, s)).map(|s| s.number).collect();
+    let mut in_flight: Vec<u32> = slots.iter().filter(|s| is_in_flight(planner, s)).map(|s| s.number).collect();
     free = free.saturating_sub(in_flight.len());
     for slot in &slots {
         // Only taking a healthy container down costs availability, so only that is rationed.
@@ -48,6 +48,7 @@ pub(super) fn plan_slots(planner: &Planner<'_>, target: &Target, slots: BTreeMap
         } else {
             if costs {
                 free -= 1;
+                in_flight.push(slot.number);
             }
             None
         };
@@ -133,7 +134,14 @@ fn keep_container(planner: &Planner<'_>, slot: &Slot<'_>, keep: &Container, rati
     }
     let mut renamed_after = Vec::new();
     for old in &slot.outdated {
-        renamed_after.extend(planner.remove(plan, old, Cause::Superseded, Vec::new(), old_gone.clone()));
+        if old_gone.is_empty() {
+            renamed_after.extend(planner.remove(plan, old, Cause::Superseded, Vec::new(), Vec::new()));
+        } else {
+            // It was stopped before the new one was started.
+            let action = Action::RemoveContainer { container: old.id.clone() };
+            let step = planner.step(slot.number, action, Cause::Superseded);
+            renamed_after.push(plan.push(Step { after: old_gone.clone(), ..step }));
+        }
     }
     rename(planner, slot, keep, renamed_after, plan);
 }

@@ -37,8 +37,7 @@ pub(super) fn resolve(planner: &Planner<'_>, plan: &mut Plan) -> Option<Target> 
         }
         (Some(pinned), _) if is_there(planner, pinned) => pinned.clone(),
         (None, Some(Image::Present { id, .. })) if !must_pull_always => id.clone(),
-        // The pinned image is gone from the engine. Slots that still run it stay; a slot that needs a container takes what the tag means now.
-        (Some(pinned), Some(Image::Absent)) if every_slot_runs(planner, pinned) => pinned.clone(),
+        // The pinned image is gone from the engine: what the tag means now is what there is.
         (Some(_), Some(Image::Present { id, .. })) => id.clone(),
         (_, Some(_)) => {
             if spec.pull_policy == PullPolicy::Never {
@@ -118,16 +117,15 @@ fn pinned_image(planner: &Planner<'_>) -> Option<Name> {
 }
 
 fn is_there(planner: &Planner<'_>, pinned: &Name) -> bool {
+    // The engine keeps an image, with or without a name, as long as a container is made from it.
+    if planner.ctx.view.containers.iter().any(|c| c.image_id == *pinned) {
+        return true;
+    }
     match (&planner.ctx.view.image, planner.ctx.pinned_image) {
         (Some(Image::Present { id, .. }), _) if id == pinned => true,
         (_, Some(Image::Present { id, .. })) => id == pinned,
         _ => false,
     }
-}
-
-fn every_slot_runs(planner: &Planner<'_>, image_id: &Name) -> bool {
-    (1..=planner.desired.wanted_replicas())
-        .all(|slot| planner.ctx.view.containers.iter().any(|c| c.image_id == *image_id && c.stamp.as_ref().is_some_and(|s| s.slot == slot)))
 }
 
 /// The number of the revision with this hash: recorded, or stamped on a container, else the next one.

@@ -1,0 +1,158 @@
+//! Owns [`Ports`]: everything that the server asks of the rest of the operator. Wiring builds it; nothing here does any work.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use qm_api::field::Violation;
+use qm_api::kinds::intent::{Act, Scope};
+use qm_api::meta::Object;
+use qm_api::time::Timestamp;
+use serde_json::Value;
+
+/// What a port that takes its time gives back.
+pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, PortError>> + Send>>;
+
+/// A port: asks the rest of the operator `Q` and gets `A` after a while.
+pub type Ask<Q, A> = Arc<dyn Fn(Q) -> Answer<A> + Send + Sync>;
+
+/// The text of a log as it comes.
+pub type LogStream = Pin<Box<dyn Stream<Item = Result<Bytes, io::Error>> + Send>>;
+
+/// What the server asks of the rest of the operator.
+#[derive(Clone)]
+pub struct Ports {
+    /// Records an act of a person and answers with its intent.
+    pub act: Ask<ActRequest, Object>,
+    /// Plans what is, or what would be with other files.
+    pub plan: Ask<PlanRequest, PlanAnswer>,
+    /// The dependency graph.
+    pub graph: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// What `quaymaster status` shows.
+    pub overview: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// Whether the service of that namespace and name may be used now; `None` when there is no such service.
+    pub usable: Arc<dyn Fn(&str, &str) -> Option<Usable> + Send + Sync>,
+    /// Opens the log of a service.
+    pub logs: Ask<LogRequest, LogStream>,
+    /// Whether the operator does its work; the reasons when it does not.
+    pub ready: Arc<dyn Fn() -> Result<(), Vec<String>> + Send + Sync>,
+    /// The wall clock.
+    pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// The version of the operator.
+    pub version: String,
+}
+
+impl fmt::Debug for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ports").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+/// An act that a person asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ActRequest {
+    /// What is asked for.
+    pub act: Act,
+    /// What it applies to.
+    pub scope: Scope,
+    /// Who asks.
+    pub actor: String,
+    /// Why; may be empty.
+    pub reason: String,
+    /// When it ends by itself.
+    pub until: Option<Timestamp>,
+    /// The hash of the step to approve.
+    pub step_hash: Option<String>,
+    /// The revision to go back to.
+    pub to: Option<u64>,
+}
+
+/// What to plan: the files of the operator's own sources, or these in their place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlanRequest {
+    /// Sources whose files are given; empty to plan what is.
+    pub sources: Vec<CandidateSource>,
+}
+
+/// One source with the files it would have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CandidateSource {
+    /// The id of the source.
+    pub id: String,
+    /// Path within the source -> content.
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+/// A plan in both its forms.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlanAnswer {
+    /// `{steps, findings, summary}`.
+    pub plan: Value,
+    /// One line a step.
+    pub text: String,
+}
+
+/// Whether a service may be used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Usable {
+    /// The answer as JSON.
+    pub body: Value,
+    /// Whether it may.
+    pub usable: bool,
+    /// After how long asking again makes sense; `None` when it does not.
+    pub retry_after_seconds: Option<u64>,
+}
+
+/// Which log is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRequest {
+    /// The namespace of the service.
+    pub namespace: String,
+    /// The name of the service.
+    pub name: String,
+    /// Whether the stream goes on with what is written later.
+    pub follow: bool,
+    /// How many of the last lines; `None` for all.
+    pub tail_lines: Option<u64>,
+    /// Which slot; `None` for all, each line then begins with `[slot] `.
+    pub slot: Option<u32>,
+    /// Whether each line begins with its time.
+    pub timestamps: bool,
+}
+
+/// Why a port did not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PortError {
+    /// What was named is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// The input is wrong.
+    #[error("{message}")]
+    Invalid {
+        /// What is wrong, in short.
+        message: String,
+        /// All that is wrong.
+        violations: Vec<Violation>,
+    },
+    /// It does not fit the present state.
+    #[error("{0}")]
+    Conflict(String),
+    /// This version, or this engine, cannot do it.
+    #[error("{0}")]
+    NotSupported(String),
+    /// It cannot be done now.
+    #[error("{message}")]
+    Unavailable {
+        /// Why.
+        message: String,
+        /// When trying again makes sense; `None` when only a change can help.
+        retry_after_seconds: Option<u64>,
+    },
+    /// Something of ours is broken.
+    #[error("{0}")]
+    Internal(String),
+}

@@ -1,0 +1,9 @@
+//! The API as its clients see it, driven in process over a store in memory.
+
+mod acting;
+mod discovering;
+mod properties;
+mod reading;
+mod sockets;
+mod support;
+mod watching;

@@ -1,0 +1,224 @@
+//! Planner of MiniService: tables of manifest + observed -> plan as text, each ending in its fixpoint on a model of the engine; and
+//! properties over arbitrary half-done worlds.
+
+mod model;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use insta::assert_snapshot;
+use model::{Model, service};
+use proptest::prelude::*;
+use qm_api::meta::ObjectKey;
+use qm_plan::kinds::mini_service::Gate;
+use qm_plan::observed::{Gap, Image, RunState};
+
+#[test]
+fn a_new_service_is_made_connected_and_started() {
+    let mut model = Model::new(service("{image: a:1, networks: [data, edge], volumes: [{name: d, target: /d}]}", ""));
+    assert_snapshot!(model.plan());
+    model.settle();
+    assert_snapshot!(model.world());
+}
+
+#[test]
+fn an_image_that_is_not_there_is_pulled_first() {
+    let mut model = Model::new(service("{image: a:1, networks: [data]}", ""));
+    model.view.image = Some(Image::Absent);
+    assert_snapshot!(model.plan());
+    model.settle();
+    assert_snapshot!(model.world());
+}
+
+#[test]
+fn a_start_waits_for_its_dependency_and_the_creation_does_not() {
+    let mut model = Model::new(service("{image: a:1, networks: [data]}", "[{service: db}, {service: cache, onDown: Degrade}]"));
+    model.gates.insert(ObjectKey::new("MiniService", "n", "db"), Gate { usable: false, bad: false });
+    model.gates.insert(ObjectKey::new("MiniService", "n", "cache"), Gate { usable: false, bad: true });
+    assert_snapshot!(model.plan());
+    model.settle();
+    assert_snapshot!(model.plan());
+    model.gates.insert(ObjectKey::new("MiniService", "n", "db"), Gate { usable: true, bad: false });
+    model.settle();
+    assert_snapshot!(model.world());
+}
+
+#[test]
+fn a_new_image_replaces_replica_by_replica_and_carries_unnamed_volumes() {
+    let mut model = Model::new(service("{image: a:1, networks: [data], replicas: 2}", ""));
+    model.settle();
+    for container in &mut model.view.containers {
+        Arc::make_mut(container).anonymous_volumes.insert("/var/lib/x".into(), "f".repeat(64));
+    }
+    model.change(service("{image: a:2, networks: [data], replicas: 2}", ""));
+    assert_snapshot!(model.plan());
+    model.step();
+    assert_snapshot!(model.plan());
+    model.settle();
+    assert_snapshot!(model.world());
+    assert!(model.carried.iter().all(|(target, volume)| target == "/var/lib/x" && *volume == "f".repeat(64)));
+    assert_eq!(model.carried.len(), 2);
+}
+
+#[test]
+fn what_others_change_is_put_back() {
+    let cases: [(&str, fn(&mut qm_plan::observed::Container)); 6] = [
+        ("stopped", |c| c.state = RunState::Exited),
+        ("paused", |c| c.state = RunState::Paused),
+        ("renamed", |c| c.name = "other".into()),
+        ("memory", |c| c.resources.memory_bytes = 7 << 20),
+        ("disconnected", |c| {
+            c.networks.clear();
+        }),
+        ("restart policy", |c| c.restart_policy = "no".into()),
+    ];
+    let mut text = String::new();
+    for (name, meddle) in cases {
+        let mut model = Model::new(service("{image: a:1, networks: [data], resources: {memory: 64Mi}}", ""));
+        model.settle();
+        meddle(Arc::make_mut(&mut model.view.containers[0]));
+        text.push_str(&format!("== {name}\n{}\n", model.plan()));
+        model.settle();
+    }
+    assert_snapshot!(text);
+}
+
+#[test]
+fn what_is_taken_away_is_made_anew() {
+    let mut model = Model::new(service("{image: a:1, networks: [data]}", ""));
+    model.settle();
+    model.view.containers.clear();
+    assert_snapshot!(model.plan());
+}
+
+#[test]
+fn a_limit_that_cannot_be_lifted_in_place_takes_a_new_container() {
+    let mut model = Model::new(service("{image: a:1, networks: [data]}", ""));
+    model.settle();
+    Arc::make_mut(&mut model.view.containers[0]).resources.memory_bytes = 64 << 20;
+    assert_snapshot!(model.plan());
+    model.settle();
+    assert_eq!(model.view.containers.len(), 1);
+}
+
+#[test]
+fn scaled_down_disabled_and_deleted_services_lose_containers_not_volumes() {
+    let mut model = Model::new(service("{image: a:1, networks: [data], replicas: 3, volumes: [{name: d, target: /d}]}", ""));
+    model.settle();
+    model.change(service("{image: a:1, networks: [data], replicas: 1, volumes: [{name: d, target: /d}]}", ""));
+    let mut text = format!("== down\n{}\n", model.plan());
+    model.settle();
+    model.desired.deleting = true;
+    text.push_str(&format!("== deleted\n{}\n", model.plan()));
+    model.settle();
+    assert!(model.last.finalized && model.view.containers.is_empty());
+    assert_eq!(model.view.volumes.get("n_d"), Some(&true));
+    assert_snapshot!(text);
+}
+
+#[test]
+fn blindness_plans_nothing() {
+    let mut model = Model::new(service("{image: a:1, networks: [data]}", ""));
+    model.settle();
+    model.view.containers.clear();
+    model.view.gaps.push(Gap::Engine { message: "gone".into(), since: Default::default() });
+    assert!(model.current().steps.is_empty());
+}
+
+#[test]
+fn a_foreign_project_and_a_foreign_name_are_left_alone() {
+    let mut model = Model::new(service("{image: a:1, networks: [data]}", ""));
+    model.view.foreign_project = Some("n".into());
+    let mut text = format!("{}\n", model.plan());
+    model.view.foreign_project = None;
+    model.view.names_taken.insert("n-app-1".into(), "foreign".into());
+    text.push_str(&model.plan());
+    assert_snapshot!(text);
+}
+
+#[test]
+fn suspension_shows_on_every_line_and_stops_all() {
+    let mut model = Model::new(service("{image: a:1, networks: [data]}", ""));
+    model.suspended = Some("ann".into());
+    assert_snapshot!(model.plan());
+    assert!(model.current().runnable().is_empty());
+}
+
+#[test]
+fn a_lost_store_takes_image_and_revision_from_the_stamps() {
+    let mut model = Model::new(service("{image: a:1, networks: [data]}", ""));
+    model.settle();
+    let before = model.world();
+    model.revisions.clear();
+    model.settled_generation = 0;
+    // The tag moved meanwhile: what runs stays what it is.
+    model.view.image = Some(Image::Present { id: "sha256:moved".into(), has_healthcheck: false, volumes: vec![] });
+    model.images.insert("sha256:moved".into());
+    let plan = model.current();
+    assert!(plan.steps.is_empty(), "{plan}");
+    assert_eq!(plan.revision.as_ref().map(|r| r.number), Some(1));
+    model.settle();
+    assert_eq!(model.world(), before);
+}
+
+fn arbitrary_state() -> impl Strategy<Value = RunState> {
+    prop_oneof![
+        Just(RunState::Created),
+        Just(RunState::Running),
+        Just(RunState::Paused),
+        Just(RunState::Restarting),
+        Just(RunState::Exited),
+        Just(RunState::Dead),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Any mixture of old and new, half-made and broken containers comes to rest with exactly the wanted ones, and then stays so.
+    #[test]
+    fn every_half_done_world_comes_to_rest(
+        containers in prop::collection::vec((1_u32..5, any::<bool>(), arbitrary_state(), any::<bool>(), 0_u8..3), 0..7),
+        replicas in 1_u32..4,
+        parallelism in 1_u32..3,
+        healthy in any::<bool>(),
+    ) {
+        let spec = format!("{{image: a:2, networks: [data], replicas: {replicas}, update: {{parallelism: {parallelism}}}}}");
+        let old_spec = format!("{{image: a:1, networks: [data], replicas: {replicas}}}");
+        let mut model = Model::new(service(&old_spec, ""));
+        model.settle();
+        model.view.containers.clear();
+        model.change(service(&spec, ""));
+        model.healthy = healthy;
+        for (slot, is_new, state, connected, name) in containers {
+            model.plant(slot, is_new, state, connected, name);
+        }
+        model.settle();
+        let mut by_slot: BTreeMap<u32, usize> = BTreeMap::new();
+        for c in &model.view.containers {
+            let stamp = c.stamp.as_ref().unwrap();
+            *by_slot.entry(stamp.slot).or_default() += 1;
+        }
+        if healthy {
+            prop_assert_eq!(by_slot, (1..=replicas).map(|s| (s, 1)).collect::<BTreeMap<_, _>>());
+            for c in &model.view.containers {
+                prop_assert!(matches!(c.state, RunState::Running | RunState::Restarting), "{:?}", c.state);
+                prop_assert_eq!(c.name.to_string(), format!("n-app-{}", c.stamp.as_ref().unwrap().slot));
+                prop_assert!(c.networks.contains_key("n_data"));
+            }
+        }
+    }
+
+    /// While new containers never get healthy, no more than `parallelism` healthy old ones are given up.
+    #[test]
+    fn a_bad_revision_takes_down_no_more_than_allowed(replicas in 1_u32..6, parallelism in 1_u32..4) {
+        let mut model = Model::new(service(&format!("{{image: a:1, networks: [data], replicas: {replicas}, health: {{tcp: {{port: 1}}}}}}"), ""));
+        model.settle();
+        model.change(service(
+            &format!("{{image: a:2, networks: [data], replicas: {replicas}, health: {{tcp: {{port: 1}}}}, update: {{parallelism: {parallelism}}}}}"), ""));
+        model.new_are_healthy = false;
+        model.settle();
+        let healthy = model.view.containers.iter().filter(|c| model.is_healthy(c)).count() as u32;
+        prop_assert!(healthy >= replicas.saturating_sub(parallelism), "{} of {} left", healthy, replicas);
+    }
+}
