@@ -26,6 +26,8 @@ mod wire;
 
 pub use app::router;
 pub use metrics::metrics_router;
-pub use ports::{ActRequest, Answer, Ask, CandidateSource, LogRequest, LogStream, PlanAnswer, PlanRequest, PortError, Ports, Usable};
+pub use ports::{
+    ActRequest, Answer, Ask, AskUsable, CandidateSource, LogRequest, LogStream, PlanAnswer, PlanRequest, PortError, Ports, Usable,
+};
 pub use serve::{Listener, ServeError, serve_tcp, serve_unix};
 pub use wire::{FILE_ANNOTATION, SOURCE_ANNOTATION, to_wire};

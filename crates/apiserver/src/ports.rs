@@ -20,6 +20,9 @@ pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, PortError>> + Send>>;
 /// A port: asks the rest of the operator `Q` and gets `A` after a while.
 pub type Ask<Q, A> = Arc<dyn Fn(Q) -> Answer<A> + Send + Sync>;
 
+/// The port that knows, by namespace and name, whether a service may be used: at once, from memory.
+pub type AskUsable = Arc<dyn Fn(&str, &str) -> Option<Usable> + Send + Sync>;
+
 /// The text of a log as it comes.
 pub type LogStream = Pin<Box<dyn Stream<Item = Result<Bytes, io::Error>> + Send>>;
 
@@ -35,7 +38,7 @@ pub struct Ports {
     /// What `quaymaster status` shows.
     pub overview: Arc<dyn Fn() -> Value + Send + Sync>,
     /// Whether the service of that namespace and name may be used now; `None` when there is no such service.
-    pub usable: Arc<dyn Fn(&str, &str) -> Option<Usable> + Send + Sync>,
+    pub usable: AskUsable,
     /// Opens the log of a service.
     pub logs: Ask<LogRequest, LogStream>,
     /// Whether the operator does its work; the reasons when it does not.

@@ -14,7 +14,7 @@ use crate::accept::MetaVersion;
 /// The annotation with the id of the source that an object comes from; who admits files sets it.
 pub const SOURCE_ANNOTATION: &str = "quaymaster.dev/source";
 /// The annotation with the path of the file, within its source, that an object comes from.
-pub const FILE_ANNOTATION: &str = "quaymaster.dev/file";
+pub const FILE_ANNOTATION: &str = "quaymaster.dev/source-path";
 
 /// The kind of events, whose fields stand at the top.
 pub(crate) const EVENT: &str = "Event";

@@ -366,7 +366,7 @@ impl Controller {
                     let place = v.place.as_ref().map(ToString::to_string).unwrap_or_default();
                     tracing::warn!(namespace = %namespace, "the namespace stays at its last good manifests: {place}: {}", v.message);
                     if let Some(object) = &v.object {
-                        let text = format!("{place}: {} [{:?}]", v.message, v.code);
+                        let text = format!("{place}: {} [{}]", v.message, v.code.as_str());
                         self.tell(object, crate::events::EventType::Warning, Reason::Frozen, text);
                     }
                 }

@@ -88,23 +88,10 @@ impl Controller {
         }
     }
 
-    /// Internal records that passes look at.
+    /// Internal records that passes look at. Acts of persons wake whom they concern by themselves.
     fn wake_for(&self, object: &Object) {
-        use qm_api::kinds::intent;
-        match object.key.kind.as_str() {
-            crate::records::PENDING_RELOAD => {
-                self.world.queue.add(&ObjectKey::new(SERVICE, object.key.namespace.clone(), object.key.name.clone()));
-            }
-            intent::KIND => {
-                let Ok(spec) = object.decode_spec::<intent::IntentSpec>() else { return };
-                let snapshot = self.store.snapshot();
-                let kinds = [SERVICE, "Network"];
-                let covered = kinds.iter().flat_map(|kind| snapshot.list(kind, None)).filter(|o| crate::intents::covers(&spec.scope, o));
-                let keys: Vec<ObjectKey> = covered.map(|o| o.key.clone()).collect();
-                keys.iter().for_each(|key| self.world.queue.add(key));
-                self.world.mark_status(keys);
-            }
-            _ => {}
+        if object.key.kind == crate::records::PENDING_RELOAD {
+            self.world.queue.add(&ObjectKey::new(SERVICE, object.key.namespace.clone(), object.key.name.clone()));
         }
     }
 

@@ -60,7 +60,7 @@ impl Refresher {
             .collect();
         for wait in waits {
             // A dropped acknowledgement means that the link was lost: the picture then says so by itself.
-            drop(wait.await);
+            let _ = wait.await;
         }
     }
 }
@@ -156,7 +156,7 @@ impl<'a> Follower<'a> {
                     }
                     for ack in acks {
                         // Who asked may have gone meanwhile.
-                        drop(ack.send(()));
+                        let _ = ack.send(());
                     }
                 }
                 event = events.next() => match event {

@@ -153,7 +153,9 @@ impl Operator {
             // The record of what was asked for is kept as long as an approval is, for `describe`.
             tx.create(intent.clone());
         }
-        tx.commit(Durability::Durable).await?;
+        let committed = tx.commit(Durability::Durable).await?;
+        let stored = committed.outcomes.iter().map(|o| o.object()).find(|o| o.key == intent.key);
+        let intent = stored.map_or(intent, |o| (**o).clone());
         self.sources.poke();
         for object in &covered {
             if matches!(request.act, Act::Retry) {

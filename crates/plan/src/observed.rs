@@ -191,7 +191,7 @@ pub enum Health {
 pub enum Gap {
     /// The engine as a whole.
     Engine {
-        /// Why.
+        /// Why; empty while nobody has tried yet.
         message: String,
         /// Since when.
         since: Timestamp,

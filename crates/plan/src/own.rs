@@ -118,6 +118,12 @@ fn external_health(health: Option<&Health>) -> Own {
 
 fn container_health(desired: &DesiredService, spec: &DesiredContainer, view: &ServiceView, trouble: Option<&Trouble>) -> Own {
     if let Some(Gap::Engine { message, .. }) = view.gaps.iter().find(|g| matches!(g, Gap::Engine { .. })) {
+        if message.is_empty() {
+            return Own::Pending;
+        }
+        if let Some(message) = all_probes_fail(spec, view) {
+            return Own::seen(Availability::TemporarilyUnavailable, Reason::Unhealthy, message);
+        }
         return Own::Unseen { reason: Reason::EngineUnreachable, message: message.clone() };
     }
     if let Some(Gap::Thing { id, message }) = view.gaps.first() {
@@ -135,6 +141,17 @@ fn container_health(desired: &DesiredService, spec: &DesiredContainer, view: &Se
         return Own::seen(Availability::PartiallyAvailable, Reason::SomeReplicasHealthy, of);
     }
     none_healthy(spec, view, trouble)
+}
+
+/// Our own direct probes go on counting while the engine is away: when they all fail, that is an observed loss.
+fn all_probes_fail(spec: &DesiredContainer, view: &ServiceView) -> Option<String> {
+    let is_direct = matches!(spec.health.as_ref().map(|h| &h.kind), Some(HealthKind::Tcp { .. } | HealthKind::Http { .. }));
+    let failing = |c: &std::sync::Arc<Container>| match view.health.get(&c.id) {
+        Some(Health::Unhealthy { message, .. }) => Some(message.clone()),
+        _ => None,
+    };
+    let messages: Vec<String> = view.containers.iter().filter_map(failing).collect();
+    (is_direct && !messages.is_empty() && messages.len() == view.containers.len()).then(|| messages[0].clone())
 }
 
 fn none_healthy(spec: &DesiredContainer, view: &ServiceView, trouble: Option<&Trouble>) -> Own {

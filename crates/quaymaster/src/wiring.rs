@@ -23,7 +23,7 @@ use qm_controller::instance::InstanceLock;
 use qm_controller::ports::{ActRequest, AskError};
 use qm_controller::run::{Config, Operator};
 use qm_controller::shadow::plan_offline;
-use qm_source::{Absence, Attachment, Directory, Health, Manifest, RelPath, References, Snapshot};
+use qm_source::{Absence, Attachment, Directory, Health, Manifest, References, RelPath, Snapshot};
 use qm_store::backend::Redb;
 use qm_store::{Options, Store};
 use serde_json::Value;
@@ -44,8 +44,10 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn start_log(format: LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("QUAYMASTER_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_env("QUAYMASTER_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let is_coloured = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).with_ansi(is_coloured);
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
@@ -66,7 +68,7 @@ fn clock() -> Clock {
 fn uid() -> Name {
     let mut bytes = [0_u8; 16];
     // The kernel's generator does not fail once the machine is up; zeros would be seen as a conflict by the store.
-    drop(rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()));
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
@@ -289,8 +291,15 @@ fn ports(operator: &Arc<Operator>, clock: &Clock) -> api::Ports {
         act: Arc::new(move |r: api::ActRequest| {
             let operator = acting.clone();
             Box::pin(async move {
-                let request =
-                    ActRequest { act: r.act, scope: r.scope, actor: r.actor, reason: r.reason, until: r.until, step_hash: r.step_hash, to: r.to };
+                let request = ActRequest {
+                    act: r.act,
+                    scope: r.scope,
+                    actor: r.actor,
+                    reason: r.reason,
+                    until: r.until,
+                    step_hash: r.step_hash,
+                    to: r.to,
+                };
                 operator.act(request).await.map_err(port_error)
             })
         }),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, BodyDataStream};
@@ -100,7 +101,7 @@ impl World {
             "observedGeneration": 1, "availability": "Available", "severity": 1, "usable": true, "reason": "Healthy", "message": "all is well", "level": 0,
             "replicas": {"wanted": 1, "running": 1, "healthy": 1}, "revision": 3,
         }));
-        db.meta.annotations = [("quaymaster.dev/source", "/srv/manifests"), ("quaymaster.dev/file", "shop/db.yaml")]
+        db.meta.annotations = [("quaymaster.dev/source", "/srv/manifests"), ("quaymaster.dev/source-path", "shop/db.yaml")]
             .map(|(k, v)| (k.into(), v.into()))
             .into();
         world.create(db).await;
@@ -187,7 +188,9 @@ impl Lines {
 
     /// The next event as `TYPE name@version`.
     pub(crate) async fn brief(&mut self) -> String {
-        brief(&self.next().await.expect("the stream goes on"))
+        // In virtual time: an event that never comes fails at once.
+        let next = tokio::time::timeout(Duration::from_secs(3_600), self.next()).await.expect("the event comes");
+        brief(&next.expect("the stream goes on"))
     }
 
     pub(crate) async fn briefs(&mut self, count: usize) -> Vec<String> {

@@ -22,7 +22,7 @@ fn version(outcome: &Outcome) -> u64 {
     outcome.object().meta.resource_version
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_a_version_the_present_state_comes_first() {
     let world = two().await;
     for path in ["?watch=1", "?watch=true&resourceVersion=0", "?watch=true&limit=1", "?watch=true&sendInitialEvents=true"] {
@@ -38,7 +38,7 @@ async fn without_a_version_the_present_state_comes_first() {
     assert!(lines.is_silent());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn from_a_version_only_what_changed_after_it_comes() {
     let world = two().await;
     let mut lines = world.watch(&format!("{N}?watch=true&resourceVersion=2"), "").await;
@@ -57,7 +57,7 @@ async fn from_a_version_only_what_changed_after_it_comes() {
     assert_eq!(now.brief().await, "MODIFIED a@8");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_streaming_list_ends_with_its_bookmark_and_goes_on() {
     let world = two().await;
     let query = "allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&sendInitialEvents=true&timeoutSeconds=300&watch=true";
@@ -80,7 +80,7 @@ async fn a_streaming_list_ends_with_its_bookmark_and_goes_on() {
     assert_eq!(lines.briefs(2).await, ["ADDED b@3", "BOOKMARK 4 end"], "not older than 2 is the present state");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn who_enters_the_selection_is_added_and_who_leaves_it_is_deleted() {
     let world = two().await;
     let mut lines = world.watch(&format!("{N}?watch=true&resourceVersion=3&labelSelector=tier%3Dweb"), "").await;
@@ -98,7 +98,7 @@ async fn who_enters_the_selection_is_added_and_who_leaves_it_is_deleted() {
     assert!(lines.is_silent());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_graceful_deletion_is_a_change_and_then_a_removal() {
     let world = World::new();
     let mut object = service("shop", "a", json!({}));
@@ -119,7 +119,7 @@ async fn a_graceful_deletion_is_a_change_and_then_a_removal() {
     assert_eq!(lines.brief().await, "DELETED a@4");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_unknown_version_is_an_error_within_the_stream() {
     let world = World::with_log(2);
     for at in 0..5 {
@@ -142,7 +142,7 @@ async fn an_unknown_version_is_an_error_within_the_stream() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_watcher_that_falls_behind_is_told_so() {
     let world = World::with_log(2);
     let mut lines = world.watch(&format!("{N}?watch=true"), "").await;
@@ -169,7 +169,7 @@ async fn it_ends_in_time_and_not_before() {
     assert!(tokio::time::timeout(day, lines.next()).await.is_err(), "no limit where none was asked for");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn in_a_table_each_event_is_a_table_of_one_row() {
     let world = two().await;
     let mut lines = world.watch(&format!("{N}?watch=true&allowWatchBookmarks=true&sendInitialEvents=true"), TABLE).await;
@@ -195,7 +195,7 @@ async fn in_a_table_each_event_is_a_table_of_one_row() {
     assert_eq!((first["object"]["kind"].as_str(), first["object"].get("spec")), (Some("PartialObjectMetadata"), None));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn namespaces_appear_and_go_with_their_objects() {
     let world = two().await;
     world.create(service("gone", "x", json!({}))).await;
@@ -216,7 +216,7 @@ async fn namespaces_appear_and_go_with_their_objects() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn events_are_watched_like_the_rest() {
     let world = two().await;
     world.create(event("shop", "e1", "a", "Started")).await;
@@ -231,7 +231,7 @@ async fn events_are_watched_like_the_rest() {
     assert_eq!((lines.brief().await, of_b.brief().await), ("ADDED e2@5".to_owned(), "ADDED e2@5".to_owned()));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_transaction_of_many_comes_whole_and_in_order() {
     let world = World::new();
     let mut lines = world.watch(&format!("{B}/miniservices?watch=1"), "").await;
@@ -245,7 +245,7 @@ async fn a_transaction_of_many_comes_whole_and_in_order() {
     assert_eq!(lines.brief().await, "ADDED b@4", "also from the middle of it");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_large_state_comes_in_pieces_and_loses_nothing() {
     let world = World::new();
     for at in 0..1_500 {
@@ -258,7 +258,7 @@ async fn a_large_state_comes_in_pieces_and_loses_nothing() {
     assert_eq!(lines.brief().await, "BOOKMARK 1501 end");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn there_is_a_bound_on_streams() {
     let world = two().await;
     let mut open = Vec::new();
@@ -273,7 +273,7 @@ async fn there_is_a_bound_on_streams() {
     assert_eq!(lines.brief().await, "ADDED a@2");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_line_is_one_compact_json_value() {
     let world = World::new();
     let mut object = service("shop", "a", json!({}));

@@ -53,7 +53,6 @@ pub struct Docker {
     client: bollard::Docker,
     api: Arc<AtomicU32>,
     address: Address,
-    calls: CallObserver,
 }
 
 /// Told of every call: method and route template, and the status code (0 for no answer).
@@ -68,10 +67,9 @@ impl Docker {
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(Connector { dial, address: address.clone() });
         let client = Arc::new(client);
         let api = Arc::new(AtomicU32::new(0));
-        let observer = calls.clone();
         let transport = move |request: BollardRequest| {
             let client = client.clone();
-            let observer = observer.clone();
+            let observer = calls.clone();
             let method = request.method().as_str().to_owned();
             let route = route_template(request.uri().path());
             Box::pin(async move {
@@ -90,7 +88,7 @@ impl Docker {
         )
         .map_err(DockerError::from)?
         .with_request_modifier(move |request| versioned(request, version.load(Ordering::Relaxed)));
-        Ok(Self { client, api, address, calls })
+        Ok(Self { client, api, address })
     }
 
     /// The address it talks to.

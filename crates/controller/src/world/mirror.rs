@@ -37,7 +37,13 @@ impl World {
     pub fn lost(&self, message: String) {
         let mut inner = self.lock();
         if let Link::Lost { message: old, .. } = &mut inner.link {
+            let is_first = old.is_empty();
             *old = message;
+            if !is_first {
+                return;
+            }
+            let touched = inner.everything();
+            self.settle(inner, touched);
             return;
         }
         inner.link = Link::Lost { message, since: self.clock.wall() };

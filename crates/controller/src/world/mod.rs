@@ -66,7 +66,6 @@ pub(crate) struct Inner {
     pub(crate) engine: Engine,
     pub(crate) snapshot: Snapshot,
     pub(crate) mirror_differences: u64,
-    pub(crate) drifted: BTreeSet<Name>,
 }
 
 /// The picture of everything.
@@ -91,7 +90,7 @@ impl World {
     pub fn new(clock: Clock, instance: Name) -> Self {
         let since = clock.wall();
         let inner = Inner {
-            link: Link::Lost { message: "not connected yet".to_owned(), since },
+            link: Link::Lost { message: String::new(), since },
             listed: false,
             containers: BTreeMap::new(),
             others: BTreeMap::new(),
@@ -114,7 +113,6 @@ impl World {
             engine: Engine::default(),
             snapshot: Snapshot::default(),
             mirror_differences: 0,
-            drifted: BTreeSet::new(),
         };
         Self {
             inner: Mutex::new(inner),

@@ -28,7 +28,7 @@ impl Inner {
     pub(crate) fn engine_gap(&self) -> Option<Gap> {
         match &self.link {
             Link::Lost { message, since } => Some(Gap::Engine { message: message.clone(), since: *since }),
-            Link::Up(_) if !self.listed => Some(Gap::Engine { message: "not listed yet".to_owned(), since: Timestamp::default() }),
+            Link::Up(_) if !self.listed => Some(Gap::Engine { message: String::new(), since: Timestamp::default() }),
             Link::Up(_) => None,
         }
     }

@@ -98,7 +98,7 @@ impl Engine {
     pub fn seed(&mut self, key: &ObjectKey, availability: Availability, reason: Reason, since: Timestamp, now: Now) -> Vec<ObjectKey> {
         let Some(id) = self.ids.get(key).copied() else { return Vec::new() };
         let node = self.nodes[id].as_mut().expect("every id in use has a node");
-        if node.own != Own::Pending || node.recorded.is_some() {
+        if !matches!(node.own, Own::Pending | Own::Unseen { .. }) || node.recorded.is_some() {
             return Vec::new();
         }
         node.recorded = Some(Recorded { availability, reason, since, until_ms: now.mono_ms.saturating_add(node.grace_ms) });

@@ -114,6 +114,7 @@ fn a_restart_trusts_what_was_recorded_for_the_grace() {
     let mut e = engine(&g);
     assert_eq!(e.snapshot().get(&key("a")).unwrap().reason, Reason::Pending);
     let since = Timestamp::from_millis(-5_000);
+    e.observe(&key("b"), Own::Unseen { reason: Reason::EngineUnreachable, message: "not yet".into() }, now(0));
     for name in ["a", "b"] {
         e.seed(&key(name), Availability::Available, Reason::Healthy, since, now(0));
     }
@@ -124,7 +125,7 @@ fn a_restart_trusts_what_was_recorded_for_the_grace() {
     assert!(a.usable() && !a.stale);
     e.advance(now(30_000));
     let b = e.snapshot().get(&key("b")).cloned().unwrap();
-    assert_eq!((b.severity(), b.own.reason), (4, Reason::Unknown), "what is never seen again is unknown in the end");
+    assert_eq!((b.severity(), b.own.reason), (4, Reason::EngineUnreachable), "what is never seen again is unknown in the end");
 }
 
 #[test]

@@ -81,6 +81,7 @@ pub fn plan_service(desired: &DesiredService, ctx: &Context<'_>) -> Plan {
     };
     for gap in &ctx.view.gaps {
         let what = match gap {
+            Gap::Engine { message, .. } if message.is_empty() => "the engine was not listed yet".to_owned(),
             Gap::Engine { message, .. } => format!("the engine cannot be observed: {message}"),
             Gap::Thing { id, message } => format!("{id} cannot be observed: {message}"),
         };

@@ -1,0 +1,129 @@
+//! `explain`, `schema`, `completions`, `version`: what the program knows by itself.
+
+use clap::{Args, ValueEnum};
+use clap_complete::Shell;
+use qm_api::codes::Code;
+use qm_api::meta::API_VERSION;
+use qm_api::{registry, schema as schemas};
+use serde_json::{Value, json};
+
+use super::{CliError, Connect, Done, End};
+use crate::output;
+
+/// Explain an error code
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quaymaster explain QM0007
+  quaymaster explain")]
+pub(crate) struct ExplainArgs {
+    /// The code; without one, all are listed
+    #[arg(value_name = "CODE")]
+    code: Option<String>,
+}
+
+pub(crate) fn explain(args: &ExplainArgs) -> Done {
+    let Some(text) = &args.code else {
+        let list: String = Code::all().map(|code| format!("{code}  {}\n", code.title())).collect();
+        output::print(&list)?;
+        return Ok(End::Fine);
+    };
+    let code = Code::parse(text).ok_or_else(|| CliError::Usage(format!("there is no code {text}; `quaymaster explain` lists all")))?;
+    output::print(&format!("{}\n", code.page().trim_end()))?;
+    Ok(End::Fine)
+}
+
+/// Print the JSON Schema or the CRD of a kind
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quaymaster schema > quaymaster.json
+  quaymaster schema msvc
+  quaymaster schema msvc --crd")]
+pub(crate) struct SchemaArgs {
+    /// The kind; without one, all that manifests declare
+    #[arg(value_name = "KIND")]
+    kind: Option<String>,
+    /// The CustomResourceDefinition as YAML, in place of the JSON Schema
+    #[arg(long)]
+    crd: bool,
+}
+
+pub(crate) fn schema(args: &SchemaArgs) -> Done {
+    let kind = match &args.kind {
+        None => None,
+        Some(word) => Some(super::target::kind(word).map_err(CliError::Usage)?.0),
+    };
+    let none = |what: &str| CliError::Usage(format!("{} has no {what}", args.kind.as_deref().unwrap_or("that")));
+    let text = match (kind, args.crd) {
+        (Some(kind), true) => output::yaml(&schemas::crd(kind).ok_or_else(|| none("CRD"))?),
+        (Some(kind), false) => output::json(&schemas::editor(kind).ok_or_else(|| none("schema"))?),
+        (None, true) => registry::user_kinds().filter_map(schemas::crd).map(|crd| format!("---\n{}", output::yaml(&crd))).collect(),
+        (None, false) => schemas::generated().remove("schemas/quaymaster.json").ok_or_else(|| none("schema"))?,
+    };
+    output::print(&text)?;
+    Ok(End::Fine)
+}
+
+/// Print a completion script for a shell
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quaymaster completions bash > /etc/bash_completion.d/quaymaster
+  quaymaster completions zsh > _quaymaster")]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum, value_name = "SHELL")]
+    shell: Shell,
+}
+
+pub(crate) fn completions(args: &CompletionsArgs, command: &mut clap::Command) -> Done {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, command, "quaymaster", &mut script);
+    output::print_bytes(&script)?;
+    Ok(End::Fine)
+}
+
+/// Print the version of this program, and of the operator where one runs
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quaymaster version
+  quaymaster version -o json")]
+pub(crate) struct VersionArgs {
+    /// The form of the output
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t = Output::Text)]
+    output: Output,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// The form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+pub(crate) async fn version(args: &VersionArgs) -> Done {
+    let client = args.connect.client();
+    // No operator is no error: the version of this program was asked for.
+    let operator = client.get("/version").await;
+    let own = env!("CARGO_PKG_VERSION");
+    let text = match (&operator, args.output) {
+        (operator, Output::Json) => {
+            let operator = operator.as_ref().map_or(Value::Null, Value::clone);
+            output::json(&json!({"version": own, "apiVersion": API_VERSION, "operator": operator}))
+        }
+        (Ok(operator), Output::Text) => {
+            let theirs = operator["gitVersion"].as_str().unwrap_or("unknown");
+            format!("quaymaster {own} ({API_VERSION})\noperator   {} at {}\n", output::clean(theirs), client.socket().display())
+        }
+        (Err(error), Output::Text) if error.is_absent() => format!("quaymaster {own} ({API_VERSION})\n"),
+        (Err(error), Output::Text) => format!("quaymaster {own} ({API_VERSION})\noperator   cannot be asked: {error}\n"),
+    };
+    output::print(&text)?;
+    Ok(End::Fine)
+}
