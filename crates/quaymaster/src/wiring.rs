@@ -134,7 +134,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
     };
     tracing::info!("stopping; containers go on running");
     // Nobody listening any more is what is wanted.
-    drop(stop.send(true));
+    let _ = stop.send(true);
     drop(directories);
     operator.stop().await?;
     api.await.context("the API server ended badly")?;

@@ -28,9 +28,11 @@ pub struct Listing {
 }
 
 impl World {
-    /// The engine answered.
-    pub fn connected(&self, facts: Facts) {
-        self.lock().link = Link::Up(facts);
+    /// The engine answered, and this is all that it has: both become true at once, so that nothing is unknown in between.
+    pub fn connected(&self, facts: Facts, listing: Listing) {
+        let mut inner = self.lock();
+        inner.link = Link::Up(facts);
+        self.take_listing(inner, listing);
     }
 
     /// The engine cannot be reached: everything observed through it is stale from now on.
@@ -75,7 +77,10 @@ impl World {
 
     /// Takes a whole listing in place of all that was known of the engine.
     pub fn replace(&self, listing: Listing) {
-        let mut inner = self.lock();
+        self.take_listing(self.lock(), listing);
+    }
+
+    fn take_listing(&self, mut inner: std::sync::MutexGuard<'_, Inner>, listing: Listing) {
         let was_listed = inner.listed;
         let mut touched = BTreeSet::new();
         let gone: Vec<Name> = {

@@ -238,6 +238,11 @@ impl World {
         self.settle_without_pass(inner, BTreeSet::from([key.clone()]), key);
     }
 
+    /// What stands in a service's way.
+    pub fn trouble(&self, key: &ObjectKey) -> Option<Trouble> {
+        self.lock().troubles.get(key).cloned()
+    }
+
     /// Forgets spent budgets and troubles.
     pub fn forgive(&self, key: &ObjectKey) {
         let mut inner = self.lock();

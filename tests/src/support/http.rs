@@ -1,0 +1,140 @@
+//! A small HTTP/1.1 client, one request a connection: for the engine's API and the operator's, so that no client under test is used to
+//! test it.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// The longest silence of a server.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where a server listens.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// A unix socket.
+    Unix(PathBuf),
+    /// A TCP address.
+    Tcp(SocketAddr),
+}
+
+impl From<&Path> for Place {
+    fn from(path: &Path) -> Self {
+        Self::Unix(path.to_path_buf())
+    }
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status code.
+    pub code: u16,
+    /// The whole body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// Whether the code says that it went well.
+    pub fn is_ok(&self) -> bool {
+        (200..300).contains(&self.code)
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON; null where it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+}
+
+/// Sends a request and reads the whole answer.
+///
+/// # Errors
+/// What the connection had against it.
+pub fn call(place: &Place, method: &str, path: &str, body: Option<(&str, &[u8])>) -> io::Result<Answer> {
+    match place {
+        Place::Unix(socket) => {
+            let stream = UnixStream::connect(socket)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            exchange(stream, method, path, body)
+        }
+        Place::Tcp(address) => {
+            let stream = TcpStream::connect_timeout(address, PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            exchange(stream, method, path, body)
+        }
+    }
+}
+
+fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: Option<(&str, &[u8])>) -> io::Result<Answer> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n");
+    if let Some((kind, bytes)) = body {
+        head.push_str(&format!("content-type: {kind}\r\ncontent-length: {}\r\n", bytes.len()));
+    } else if method == "POST" {
+        head.push_str("content-length: 0\r\n");
+    }
+    head.push_str("\r\n");
+    stream.write_all(head.as_bytes())?;
+    if let Some((_, bytes)) = body {
+        stream.write_all(bytes)?;
+    }
+    let mut raw = Vec::new();
+    stream.read_to_end(&mut raw)?;
+    let end = head_end(&raw).ok_or_else(|| io::Error::other("the server closed without an answer"))?;
+    let head = String::from_utf8_lossy(&raw[..end]).into_owned();
+    let code = status_code(&head).ok_or_else(|| io::Error::other("the answer has no status code"))?;
+    let body = &raw[end..];
+    let body = match header(&head, "transfer-encoding") {
+        Some(coding) if coding.contains("chunked") => unchunk(body),
+        _ => body.to_vec(),
+    };
+    Ok(Answer { code, body })
+}
+
+/// Where the head of a message ends, the empty line included.
+pub fn head_end(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(4).position(|w| w == b"\r\n\r\n").map(|at| at + 4)
+}
+
+/// The code in a status line.
+pub fn status_code(head: &str) -> Option<u16> {
+    head.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// The value of a header, in lower case.
+pub fn header(head: &str, name: &str) -> Option<String> {
+    head.lines().skip(1).find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        key.trim().eq_ignore_ascii_case(name).then(|| value.trim().to_ascii_lowercase())
+    })
+}
+
+fn unchunk(mut rest: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(line_end) = rest.windows(2).position(|w| w == b"\r\n") {
+        let size = String::from_utf8_lossy(&rest[..line_end]);
+        let Ok(size) = usize::from_str_radix(size.split(';').next().unwrap_or_default().trim(), 16) else { break };
+        let from = line_end + 2;
+        let Some(chunk) = rest.get(from..from + size).filter(|_| size > 0) else { break };
+        body.extend_from_slice(chunk);
+        rest = rest.get(from + size + 2..).unwrap_or_default();
+    }
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_put_together() {
+        assert_eq!(unchunk(b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n"), b"abcde");
+        assert_eq!(unchunk(b"3\r\nab"), b"");
+    }
+}

@@ -1,0 +1,11 @@
+//! Parts of a test: [`engine`] runs a dockerd, [`proxy`] stands before it, [`operator`] runs the binary, [`docker`] looks at what is
+//! really there, [`manifests`] writes what is wanted, [`world`] puts them together. All of it blocks; a test is a plain function.
+
+pub mod docker;
+pub mod engine;
+pub mod http;
+pub mod manifests;
+pub mod operator;
+pub mod proxy;
+pub mod wait;
+pub mod world;

@@ -1,0 +1,11 @@
+//! The real operator against a real Docker engine: what issue 2 promises, one test a promise.
+//!
+//! They need root, dockerd and a static busybox; see [`qm_tests::support::engine`]. `cargo xtask test` runs them.
+
+mod bad_input;
+mod engine_away;
+mod faults;
+mod folder;
+mod kill_points;
+mod platform;
+mod repairs;

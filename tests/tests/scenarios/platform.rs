@@ -1,0 +1,108 @@
+//! A platform of twenty services in five levels: order, rest, and the loss of the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use qm_tests::support::manifests::{self, Service, slow_web};
+use qm_tests::support::world::World;
+use serde_json::{Value, json};
+
+const LEVELS: usize = 5;
+const WIDTH: usize = 4;
+
+/// Twenty services; each of a level needs two of the level below.
+fn platform() -> Vec<Service> {
+    let name = |level: usize, at: usize| format!("l{level}-{}", at % WIDTH);
+    let of_level = |level: usize| {
+        (0..WIDTH).map(move |at| {
+            let service = slow_web(&name(level, at), 1.0).set("networks", json!(["back"]));
+            match level {
+                0 => service,
+                _ => service.needs(&name(level - 1, at)).needs(&name(level - 1, at + 1)),
+            }
+        })
+    };
+    (0..LEVELS).flat_map(of_level).collect()
+}
+
+fn whole_platform() -> World {
+    let mut world = World::new();
+    manifests::put(&world.file("networks.yaml"), &manifests::text(&[manifests::network(&world.namespace, "back")]));
+    world.write("services.yaml", &platform());
+    world.operator.start();
+    world.settled(LEVELS * WIDTH);
+    world
+}
+
+/// When the slots of a service started, and when they were first healthy.
+struct Times {
+    level: u64,
+    started: String,
+    healthy: String,
+    dependencies: Vec<String>,
+}
+
+fn times(world: &World) -> BTreeMap<String, Times> {
+    let text = |v: &Value| v.as_str().unwrap_or_else(|| panic!("a time is missing")).to_owned();
+    let of = |object: &Value| {
+        let (status, spec) = (&object["status"], &object["spec"]);
+        let slot = &status["slots"][0];
+        let times = Times {
+            level: status["level"].as_u64().expect("a level is a number"),
+            started: text(&slot["startedAt"]),
+            healthy: text(&slot["healthyAt"]),
+            dependencies: spec["dependsOn"].as_array().into_iter().flatten().map(|d| text(&d["service"])).collect(),
+        };
+        (text(&object["metadata"]["name"]), times)
+    };
+    world.operator.list("miniservices", &world.namespace).iter().map(of).collect()
+}
+
+#[test]
+fn nothing_starts_before_its_dependencies_are_usable_and_one_level_starts_together() {
+    let world = whole_platform();
+    let times = times(&world);
+    for (name, service) in &times {
+        for dependency in &service.dependencies {
+            let healthy = &times[dependency].healthy;
+            assert!(service.started >= *healthy, "{name} started {}, {dependency} was healthy {healthy}", service.started);
+        }
+    }
+    let levels: BTreeSet<u64> = times.values().map(|t| t.level).collect();
+    assert_eq!(levels.len(), LEVELS, "{levels:?}");
+    for level in levels {
+        let of_level: Vec<&Times> = times.values().filter(|t| t.level == level).collect();
+        assert_eq!(of_level.len(), WIDTH, "level {level}");
+        let last_start = of_level.iter().map(|t| &t.started).max();
+        let last_healthy = of_level.iter().map(|t| &t.healthy).max();
+        let first_healthy = of_level.iter().map(|t| &t.healthy).min();
+        assert!(last_start < last_healthy, "level {level}");
+        let overlapping = of_level.iter().filter(|t| Some(&t.started) < first_healthy).count();
+        assert!(overlapping >= 2, "services of level {level} start one after the other");
+    }
+}
+
+#[test]
+fn a_pass_of_everything_makes_no_call_and_a_lost_store_changes_no_container() {
+    let mut world = whole_platform();
+    let objects = LEVELS * WIDTH + 1;
+    let calls = world.reconcile_all(objects);
+    assert_eq!(calls, 0, "{:?}", world.proxy.calls());
+    let lives = world.lives();
+    assert_eq!(lives.len(), LEVELS * WIDTH);
+
+    world.operator.stop();
+    fs::remove_file(world.operator.setup.data_dir.join("store.redb")).expect("the store is one file");
+    let mark = world.proxy.mark();
+    world.operator.start();
+    world.settled(LEVELS * WIDTH);
+    assert_eq!(world.lives(), lives);
+    let first_list = world.proxy.since(mark);
+    let mut seen = BTreeSet::new();
+    for call in &first_list {
+        assert!(!call.is_write(), "{call:?}");
+        assert!(seen.insert(call.path.clone()), "asked twice: {call:?}");
+    }
+    let calls = world.reconcile_all(objects);
+    assert_eq!(calls, 0, "{:?}", world.proxy.since(mark));
+}
