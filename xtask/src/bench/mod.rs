@@ -45,6 +45,9 @@ impl Options {
     }
 }
 
+/// One measurement, which adds its rows to the table.
+type Measurement<'a> = dyn Fn(&mut Report) -> Result<()> + 'a;
+
 /// Measures everything and prints one table.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let binary = match &options.binary {
@@ -60,7 +63,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let setup = Setup { binary, engine_socket: engine.socket.clone(), docker_host: engine.host() };
     let mut report = Report::default();
     let rounds = if options.quick { 2 } else { 7 };
-    let measurements: [(&str, &dyn Fn(&mut Report) -> Result<()>); 7] = [
+    let measurements: [(&str, &Measurement<'_>); 7] = [
         ("20 containers cold", &|r| cold::twenty(&setup, compose.as_deref(), rounds, r)),
         ("12 gated services", &|r| cold::gated(&setup, compose.as_deref(), rounds, r)),
         ("no-op pass", &|r| steady::no_op(&setup, compose.as_deref(), rounds, r)),

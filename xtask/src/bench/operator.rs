@@ -1,7 +1,6 @@
 //! Owns a running operator: its folder, its socket, its metrics, its end.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -126,11 +125,8 @@ impl Operator {
 
     fn log(&self) -> String {
         let text = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-        text.lines().rev().take(20).collect::<Vec<_>>().into_iter().rev().fold(String::new(), |mut all, line| {
-            // Writing to a String does not fail.
-            drop(writeln!(all, "  {line}"));
-            all
-        })
+        let last: Vec<&str> = text.lines().rev().take(20).collect();
+        last.into_iter().rev().map(|line| format!("  {line}\n")).collect()
     }
 
     /// The sum of a metric over those label sets that contain all of these texts.
