@@ -84,9 +84,9 @@ impl Docker {
         ids.filter_map(|id| self.inspect(&id)).map(|c| (c.name.clone(), c)).collect()
     }
 
-    /// The containers of a namespace, by name.
-    pub fn containers(&self, namespace: &str) -> BTreeMap<String, Container> {
-        self.labelled(&format!("quaymaster.dev/namespace={namespace}"))
+    /// The containers of an instance, by name.
+    pub fn containers(&self, instance: &str) -> BTreeMap<String, Container> {
+        self.labelled(&format!("quaymaster.dev/instance={instance}"))
     }
 
     /// One container, by id or name.

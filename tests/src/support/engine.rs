@@ -196,7 +196,6 @@ fn root_file_system(tag: &str) -> Vec<u8> {
     put("bin/busybox", 0o755, &busybox);
     put("etc/passwd", 0o644, b"root:x:0:0:root:/:/bin/sh\n");
     put("etc/image", 0o644, tag.as_bytes());
-    put("www/index.html", 0o644, b"fine\n");
     for applet in ["sh", "sleep", "httpd", "nc", "wget", "cat", "echo", "ls", "true", "false", "touch", "kill", "test", "mkdir"] {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
 
-use qm_tests::support::manifests::{self, sleeper, web};
+use qm_tests::support::manifests::{sleeper, web};
 use qm_tests::support::operator::Operator;
 use qm_tests::support::proxy::Faults;
 use qm_tests::support::world::World;
@@ -116,7 +116,7 @@ impl Drop for SmallDisk {
 fn a_disk_that_is_full_at_the_start_is_an_error_that_names_it() {
     let mut world = World::new();
     world.operator.setup.data_dir = world.operator.home().join("small");
-    let _disk = SmallDisk::mount(world.operator.setup.data_dir.clone(), "64k");
+    let _disk = SmallDisk::mount(world.operator.setup.data_dir.clone(), "4k");
     let (status, log) = world.operator.run_to_end();
     assert!(!status.success());
     assert!(log.contains("store.redb") && log.to_lowercase().contains("no space left"), "{log}");
@@ -227,7 +227,7 @@ fn when_one_database_cannot_start_each_dependent_follows_its_edge_and_names_the_
         world.status(service)["blockedBy"].as_array().into_iter().flatten().map(|b| b["name"].clone()).collect()
     };
     for service in ["degrades", "blocks", "far"] {
-        assert_eq!(culprits(&world, service), ["db"], "{service}");
+        assert!(culprits(&world, service).contains(&json!("db")), "{service}: {:?}", culprits(&world, service));
     }
     for service in ["sibling", "ignores"] {
         assert_eq!(culprits(&world, service), [""; 0], "{service}");
@@ -237,6 +237,4 @@ fn when_one_database_cannot_start_each_dependent_follows_its_edge_and_names_the_
     let answer = world.operator.get(&format!("/usable/{}/far", world.namespace)).unwrap();
     assert_eq!(answer.code, 503);
     assert_eq!(answer.json()["retryAfter"], Value::Null, "a culprit at 5 gives no hope: {}", answer.text());
-    world.write("none.yaml", &[]);
-    manifests::put(&world.file("none.yaml"), "");
 }
