@@ -1,30 +1,37 @@
-//! Chores of the repository. `cargo xtask codegen` writes the generated files.
+//! Chores of the repository: `cargo xtask COMMAND`. Owns no rule of the product; start at [`main`] for the commands, at `ci` for what is
+//! checked, at `bench` for what is measured.
 
-use std::path::Path;
+mod bench;
+mod chores;
+mod docker;
+mod engine;
+mod fuzz;
+mod steps;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
+
+const USAGE: &str = "usage: cargo xtask COMMAND
+
+  test [ARGS]              build the binary, start Docker if none answers, run all tests; ARGS go to the runner
+  ci                       fmt, clippy, generated files, test, fuzz 60 s a target, check for aarch64
+  codegen [--check]        write the generated files, or only say which are out of date
+  tidy                     fmt and codegen
+  fuzz [TARGET] [--seconds N] [--keep]
+                           run the fuzz targets, guided by coverage; --keep adds what was found to fuzz/corpus
+  bench [--quick] [--bin PATH]
+                           measure against Compose v2 and bare API calls, on a real Docker
+";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["codegen"] => codegen(),
-        _ => bail!("usage: cargo xtask codegen"),
+        ["test", rest @ ..] => chores::test(rest),
+        ["ci"] => chores::ci(),
+        ["codegen"] => chores::codegen(),
+        ["codegen", "--check"] => chores::check_generated(),
+        ["tidy"] => chores::tidy(),
+        ["fuzz", rest @ ..] => fuzz::run(&fuzz::Options::parse(rest)?),
+        ["bench", rest @ ..] => bench::run(&bench::Options::parse(rest)?),
+        _ => bail!("{USAGE}"),
     }
-}
-
-/// Writes the schemas, the CRDs and the index of error codes; leaves files alone that are up to date.
-fn codegen() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for (path, text) in qm_api::schema::generated() {
-        let file = root.join(&path);
-        if std::fs::read_to_string(&file).is_ok_and(|found| found == text) {
-            continue;
-        }
-        if let Some(folder) = file.parent() {
-            std::fs::create_dir_all(folder).with_context(|| format!("cannot create the folder of {path}"))?;
-        }
-        std::fs::write(&file, text).with_context(|| format!("cannot write {path}"))?;
-        println!("wrote {path}");
-    }
-    Ok(())
 }

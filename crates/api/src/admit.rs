@@ -163,6 +163,10 @@ pub fn admit_set(set: &Set<'_>, last: &LastGood) -> Admission {
         admission.skipped += file.skipped;
         if file.is_broken {
             admission.prune_held.entry(input.source.clone()).or_insert_with(|| format!("{} cannot be read as YAML", file.path));
+        } else if file.is_unplaced && spoke_of.is_none_or(BTreeSet::is_empty) {
+            // It may be what another file held until now: nobody can tell of which objects it speaks.
+            let reason = || format!("{} has a document of ours that does not say what it is", file.path);
+            admission.prune_held.entry(input.source.clone()).or_insert_with(reason);
         }
         bad_keys.extend(file.bad.iter().cloned());
         found.extend(file_violations(input, spoke_of, left));

@@ -193,6 +193,7 @@ impl Controller {
         }
         candidates.extend(self.implicit_networks(&admission, &snapshot));
         let wanted: BTreeSet<ObjectKey> = candidates.iter().map(|o| o.key.clone()).collect();
+        let files_in_use: BTreeSet<String> = candidates.iter().flat_map(digests_of).collect();
         for candidate in candidates {
             match snapshot.get(&candidate.key) {
                 None => {
@@ -215,6 +216,10 @@ impl Controller {
                     }
                 }
             }
+        }
+        for unused in unused_attachments(&snapshot, &wanted, &files_in_use) {
+            changes += 1;
+            tx.delete(unused, Precondition::default(), now);
         }
         let (removals, held) = self.removals(inputs, &admission, &snapshot, &wanted);
         for key in &removals {
@@ -384,6 +389,19 @@ impl Controller {
         let report = Report { violations: admission.violations, frozen, held, skipped: admission.skipped, applied: true };
         *sources.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
     }
+}
+
+/// The digests of the files that an object's spec refers to.
+fn digests_of(object: &Object) -> Vec<String> {
+    let files = object.meta.annotations.get(FILES).and_then(|text| serde_json::from_str::<BTreeMap<String, String>>(text).ok());
+    files.unwrap_or_default().into_values().collect()
+}
+
+/// Stored files that nothing refers to: neither what is wanted now, nor what stays although it is not in the set.
+fn unused_attachments(snapshot: &Snapshot, wanted: &BTreeSet<ObjectKey>, in_use: &BTreeSet<String>) -> Vec<ObjectKey> {
+    let staying: BTreeSet<String> = snapshot.list(SERVICE, None).filter(|o| !wanted.contains(&o.key)).flat_map(|o| digests_of(o)).collect();
+    let is_unused = |o: &&Arc<Object>| !in_use.contains(o.key.name.as_str()) && !staying.contains(o.key.name.as_str());
+    snapshot.list(ATTACHMENT, None).filter(is_unused).map(|o| o.key.clone()).collect()
 }
 
 /// The files a spec refers to, as written, with the digest of what they resolve to.

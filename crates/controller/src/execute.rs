@@ -83,8 +83,8 @@ impl Controller {
     /// Takes one step: one external call, its event and its metric.
     async fn take(&self, key: &ObjectKey, step: &Step, made: &BTreeMap<usize, Name>) -> Result<Done, DockerError> {
         let _permit = match &step.action {
-            // A pull takes minutes and costs the engine little; it must not keep others from starting.
-            Action::Pull { .. } => None,
+            // These take long and cost the engine little; they must not keep others from starting.
+            Action::Pull { .. } | Action::Stop { .. } | Action::Restart { .. } => None,
             _ => Some(self.writes.acquire().await.expect("the semaphore is never closed")),
         };
         if let Action::Stop { container, .. } | Action::Restart { container, .. } | Action::RemoveContainer { container } = &step.action {

@@ -37,6 +37,27 @@ pub fn ends_at(intent: &IntentSpec) -> Option<Timestamp> {
     }
 }
 
+/// Finished acts that are kept for people to look at.
+pub const FINISHED_KEPT: usize = 20;
+
+/// Records that say nothing any more: those that have ended, and finished acts beyond the newest.
+pub fn outdated(snapshot: &Snapshot, now: Timestamp) -> Vec<ObjectKey> {
+    let mut finished: Vec<(Timestamp, ObjectKey)> = Vec::new();
+    let mut outdated = Vec::new();
+    for object in snapshot.list(KIND, None) {
+        let Ok(intent) = object.decode_spec::<IntentSpec>() else { continue };
+        if ends_at(&intent).is_some_and(|until| until <= now) {
+            outdated.push(object.key.clone());
+        } else if !matches!(intent.act, Act::Suspend | Act::Approve | Act::Block) {
+            finished.push((intent.at, object.key.clone()));
+        }
+    }
+    finished.sort();
+    let excess = finished.len().saturating_sub(FINISHED_KEPT);
+    outdated.extend(finished.into_iter().take(excess).map(|(_, key)| key));
+    outdated
+}
+
 /// Whether a scope covers an object.
 pub fn covers(scope: &Scope, object: &Object) -> bool {
     let source = object.meta.annotations.get(SOURCE).map(Name::as_str);

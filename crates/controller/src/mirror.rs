@@ -22,6 +22,8 @@ use crate::world::{Listing, World};
 const PARALLEL: usize = 16;
 /// Silence on the event stream after which the engine is asked whether it still lives.
 const WATCHDOG: Duration = Duration::from_secs(30);
+/// Before a look that failed is repeated.
+const AFTER_FAILURE: Duration = Duration::from_millis(500);
 /// The longest pause between two attempts to connect.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
@@ -111,11 +113,17 @@ async fn link(
     on_connect(&facts)?;
     // First the stream, then the list: what happens in between is seen twice rather than never.
     let events = docker.events();
-    let mut follower = Follower { docker, world, dirty: BTreeMap::new(), in_flight: BTreeSet::new(), work: FuturesUnordered::new() };
+    let mut follower = Follower {
+        docker,
+        world,
+        dirty: BTreeMap::new(),
+        failed: BTreeSet::new(),
+        in_flight: BTreeSet::new(),
+        work: FuturesUnordered::new(),
+    };
     let listing = list(docker, world).await.map_err(|e| e.line())?;
     tracing::info!(engine = facts.version, api = format!("{}.{}", facts.api.0, facts.api.1), "connected to the engine");
-    world.connected(facts);
-    world.replace(listing);
+    world.connected(facts, listing);
     let ended = follower.follow(events, requests, relist_every).await;
     world.lost(ended);
     Ok(())
@@ -136,6 +144,8 @@ struct Follower<'a> {
     docker: &'a Docker,
     world: &'a World,
     dirty: BTreeMap<Thing, Vec<Ack>>,
+    /// Things whose last look failed: the next one waits a little.
+    failed: BTreeSet<Thing>,
     in_flight: BTreeSet<Thing>,
     work: FuturesUnordered<Work<'a>>,
 }
@@ -185,7 +195,11 @@ impl<'a> Follower<'a> {
             let acks = self.dirty.remove(&thing).unwrap_or_default();
             self.in_flight.insert(thing.clone());
             let (docker, world) = (self.docker, self.world);
+            let pause = self.failed.remove(&thing).then_some(AFTER_FAILURE);
             self.work.push(Box::pin(async move {
+                if let Some(pause) = pause {
+                    tokio::time::sleep(pause).await;
+                }
                 let looked = match thing.clone() {
                     Thing::Container(id) => Looked::Container(id.clone(), docker.inspect_container(&id).await),
                     Thing::Network(id) => Looked::Network(id.clone(), docker.inspect_network(&id).await),
@@ -224,22 +238,37 @@ impl<'a> Follower<'a> {
                     return Err(line);
                 }
                 if error.retry() == Retry::Transient {
-                    self.dirty.entry(Thing::Container(id.clone())).or_default();
+                    self.look_again(Thing::Container(id.clone()));
                 }
                 self.world.container_unreadable(&id, error.line());
             }
-            Looked::Network(_, Err(e))
-            | Looked::Networks(Err(e))
-            | Looked::Containers(Err(e))
-            | Looked::Volume(_, Err(e))
-            | Looked::Image(_, Err(e)) => {
-                if let Some(line) = lost(&e) {
-                    return Err(line);
-                }
-                tracing::warn!(error = e.line(), "the engine could not be read");
-            }
+            Looked::Network(id, Err(e)) => return self.failed(Thing::Network(id), &e),
+            Looked::Networks(Err(e)) => return self.failed(Thing::Networks, &e),
+            Looked::Containers(Err(e)) => return self.failed(Thing::Containers, &e),
+            Looked::Volume(name, Err(e)) => return self.failed(Thing::Volume(name), &e),
+            Looked::Image(name, Err(e)) => return self.failed(Thing::Image(name), &e),
         }
         Ok(())
+    }
+
+    /// One look failed: it is repeated after a pause.
+    ///
+    /// # Errors
+    /// When the engine did not answer at all.
+    fn failed(&mut self, thing: Thing, error: &DockerError) -> Result<(), String> {
+        if matches!(error, DockerError::Unreachable(_)) {
+            return Err(error.line());
+        }
+        tracing::warn!(error = error.line(), ?thing, "the engine could not be read");
+        if error.retry() == Retry::Transient {
+            self.look_again(thing);
+        }
+        Ok(())
+    }
+
+    fn look_again(&mut self, thing: Thing) {
+        self.failed.insert(thing.clone());
+        self.dirty.entry(thing).or_default();
     }
 
     /// Marks what an event speaks of.

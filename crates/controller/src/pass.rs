@@ -320,7 +320,9 @@ impl Controller {
         } else if let Some((_, evidence)) = self.crash_loop(key) {
             let message = format!("it fails again and again right after its start: {evidence}");
             self.world.set_trouble(key, Some(Trouble { reason: Reason::CrashLoop, message, terminal: true }));
-        } else if clean {
+        } else if let Some(message) = start_gate(plan) {
+            self.world.set_trouble(key, Some(Trouble { reason: Reason::WaitingForDependency, message, terminal: false }));
+        } else if clean || self.world.trouble(key).is_some_and(|t| t.reason == Reason::WaitingForDependency) {
             self.remember(key, |m| m.failures = 0);
             self.world.set_trouble(key, None);
         }
@@ -414,4 +416,13 @@ impl Controller {
         tx.delete(ObjectKey::new(records::PENDING_RELOAD, key.namespace.clone(), key.name.clone()), Precondition::default(), self.now());
         tx.commit(Durability::Durable).await.map(drop)
     }
+}
+
+/// What the starts of a plan wait for, where that is a dependency.
+fn start_gate(plan: &Plan) -> Option<String> {
+    let is_gate = |w: &&Wait| matches!(w, Wait::Usable { .. } | Wait::Tried { .. });
+    let mut gates: Vec<String> = plan.steps.iter().flat_map(|s| s.waits.iter().filter(is_gate).map(ToString::to_string)).collect();
+    gates.sort();
+    gates.dedup();
+    (!gates.is_empty()).then(|| format!("its start waits: {}", gates.join(", ")))
 }

@@ -153,6 +153,9 @@ impl Operator {
             // The record of what was asked for is kept as long as an approval is, for `describe`.
             tx.create(intent.clone());
         }
+        for key in intents::outdated(&snapshot, now) {
+            tx.delete(key, Precondition::default(), now);
+        }
         let committed = tx.commit(Durability::Durable).await?;
         let stored = committed.outcomes.iter().map(|o| o.object()).find(|o| o.key == intent.key);
         let intent = stored.map_or(intent, |o| (**o).clone());

@@ -15,7 +15,7 @@ use qm_plan::observed::Health;
 use tokio::task::JoinHandle;
 
 use crate::dial::{Address, Dial};
-use crate::docker::Docker;
+use crate::docker::{Docker, DockerError};
 use crate::world::{ProbeTarget, World};
 
 /// The pace while something starts: from here ..
@@ -71,9 +71,16 @@ async fn probe(world: Arc<World>, dial: Dial, docker: Docker, key: ObjectKey, ta
     let mut pause = first_pause(&target.check);
     loop {
         let limit = Duration::from_millis(target.check.timeout_ms);
-        let outcome = match tokio::time::timeout(limit, check(&dial, &docker, &target, limit)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(format!("no answer within {} ms", target.check.timeout_ms)),
+        let outcome = match &target.check.kind {
+            HealthKind::Command(command) => run_command(&docker, &target, command, limit).await,
+            _ => Some(match tokio::time::timeout(limit, check(&dial, &target)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(format!("no answer within {} ms", target.check.timeout_ms)),
+            }),
+        };
+        let Some(outcome) = outcome else {
+            tokio::time::sleep(LAST_COMMAND_PAUSE).await;
+            continue;
         };
         let age_ms = world.clock.mono_ms().saturating_sub(started);
         if let Some(health) = state.judge(&target.check, outcome, age_ms, world.clock.wall()) {
@@ -153,21 +160,29 @@ impl Judge {
 ///
 /// # Errors
 /// What did not go well, in words.
-async fn check(dial: &Dial, docker: &Docker, target: &ProbeTarget, limit: Duration) -> Result<(), String> {
+async fn check(dial: &Dial, target: &ProbeTarget) -> Result<(), String> {
     match &target.check.kind {
         HealthKind::Tcp { host, port } => each_address(target, host, |host| tcp(dial, host, *port)).await,
         HealthKind::Http { host, port, path, status, headers } => {
             each_address(target, host, |host| http(dial, host, *port, path, *status, headers)).await
         }
-        HealthKind::Command(command) => {
-            let Some((id, _)) = &target.container else { return Err("a command needs a container".to_owned()) };
-            match docker.exec(id, command, limit).await {
-                Ok(0) => Ok(()),
-                Ok(code) => Err(format!("the command ended with code {code}")),
-                Err(error) => Err(error.line()),
-            }
+        HealthKind::Command(_) | HealthKind::Image => Ok(()),
+    }
+}
+
+/// Runs a command check. `None` when the engine could not run it: that is no evidence about the container.
+async fn run_command(docker: &Docker, target: &ProbeTarget, command: &[String], limit: Duration) -> Option<Result<(), String>> {
+    let Some((id, _)) = &target.container else { return Some(Err("a command needs a container".to_owned())) };
+    match docker.exec(id, command, limit).await {
+        Ok(Some(0)) => Some(Ok(())),
+        Ok(Some(code)) => Some(Err(format!("the command ended with code {code}"))),
+        Ok(None) => Some(Err(format!("the command was not done within {} ms", target.check.timeout_ms))),
+        // The engine's own way of saying that the command is not there.
+        Err(error @ DockerError::Answer { code: 400..=499, .. }) if !error.is_not_found() => Some(Err(error.line())),
+        Err(error) => {
+            tracing::debug!(container = %id, error = error.line(), "a command check could not be run");
+            None
         }
-        HealthKind::Image => Ok(()),
     }
 }
 
@@ -228,16 +243,12 @@ async fn http(
     // The connection must be driven for the exchange to go on, and ends with it.
     let mut connection = std::pin::pin!(connection);
     let mut exchange = std::pin::pin!(exchange);
-    loop {
-        tokio::select! {
-            biased;
-            outcome = &mut exchange => return outcome,
-            ended = &mut connection => {
-                if let Err(error) = ended {
-                    return Err(format!("port {port}: {error}"));
-                }
-                return exchange.await;
-            }
+    tokio::select! {
+        biased;
+        outcome = &mut exchange => outcome,
+        ended = &mut connection => match ended {
+            Err(error) => Err(format!("port {port}: {error}")),
+            Ok(()) => exchange.await,
         }
     }
 }

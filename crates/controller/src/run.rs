@@ -27,6 +27,12 @@ const PARALLEL_PASSES: usize = 64;
 /// How often old events are swept away.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
+/// How often figures that no event brings are set.
+const GAUGES_EVERY: Duration = Duration::from_secs(5);
+
+/// Told of the engine's facts at every connection; an error is a reason not to go on with it.
+pub type OnConnect = Arc<dyn Fn(&Facts) -> Result<(), String> + Send + Sync>;
+
 /// What an operator is made of.
 pub struct Config {
     /// Which Quaymaster.
@@ -48,7 +54,7 @@ pub struct Config {
     /// The ids of the sources that will deliver.
     pub sources: Vec<Name>,
     /// Told of the engine's facts at every connection; an error is a reason not to go on with it.
-    pub on_connect: Arc<dyn Fn(&Facts) -> Result<(), String> + Send + Sync>,
+    pub on_connect: OnConnect,
 }
 
 /// Why an operator cannot be started.
@@ -130,6 +136,13 @@ impl Operator {
                 tokio::time::sleep(SWEEP_EVERY).await;
             }
         });
+        let gauged = controller.clone();
+        tasks.spawn(async move {
+            loop {
+                gauged.set_gauges();
+                tokio::time::sleep(GAUGES_EVERY).await;
+            }
+        });
         Ok(Self { controller, sources, tasks: Mutex::new(tasks) })
     }
 
@@ -143,6 +156,18 @@ impl Operator {
         tasks.shutdown().await;
         self.controller.events.flush().await;
         self.controller.store.sync().await
+    }
+}
+
+impl Controller {
+    fn set_gauges(&self) {
+        let (depth, adds) = self.world.queue.depth();
+        self.metrics.queue_depth.set(depth as i64);
+        self.metrics.queue_adds.inc_by(adds.saturating_sub(self.metrics.queue_adds.get()));
+        self.metrics.engine_up.set(i64::from(self.world.facts().is_some()));
+        let inner = self.world.lock();
+        self.metrics.mirror_differences.set(inner.mirror_differences as i64);
+        self.metrics.orphans.set(inner.orphan_owners().len() as i64);
     }
 }
 
@@ -160,11 +185,6 @@ async fn work(controller: Arc<Controller>) {
             Some(_) = passes.join_next(), if !passes.is_empty() => continue,
         };
         let Some(key) = key else { return };
-        let (depth, adds) = queue.depth();
-        controller.metrics.queue_depth.set(depth as i64);
-        let counted = controller.metrics.queue_adds.get();
-        controller.metrics.queue_adds.inc_by(adds.saturating_sub(counted));
-        controller.metrics.engine_up.set(i64::from(controller.world.facts().is_some()));
         let controller = controller.clone();
         passes.spawn(async move {
             let next = controller.pass(&key).await;

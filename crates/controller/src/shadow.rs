@@ -60,8 +60,7 @@ pub async fn plan_offline(docker: Docker, clock: Clock, instance: Name, given: V
     let world = World::new(clock.clone(), instance);
     let facts = docker.connect().await.map_err(|e| AskError::Unavailable(e.line()))?;
     let listing = mirror::list(&docker, &world).await.map_err(|e| AskError::Unavailable(e.line()))?;
-    world.connected(facts);
-    world.replace(listing);
+    world.connected(facts, listing);
     let shadow = shadow(world, docker, clock)?;
     let inputs: Vec<Arc<SourceInput>> = given.into_iter().map(Arc::new).collect();
     let only = keys_of(&inputs);

@@ -147,7 +147,7 @@ impl Controller {
             level: node.level,
             replicas: counts,
             slots: slots(&desired, &view),
-            blocked_by: node.blocked_by.iter().map(blocked_by).collect(),
+            blocked_by: blockers(&desired, node, &snapshot).iter().map(blocked_by).collect(),
             dependencies: desired
                 .dependencies
                 .iter()
@@ -289,6 +289,19 @@ impl Controller {
         }
         tx.commit(Durability::Durable).await.map(drop)
     }
+}
+
+/// Who keeps a service from being available: through its edges and, while its start waits, through the gates of the start.
+fn blockers(desired: &DesiredService, node: &NodeView, snapshot: &qm_plan::availability::Snapshot) -> Vec<qm_plan::availability::Blocker> {
+    let mut blockers = node.blocked_by.clone();
+    if node.own.reason == Reason::WaitingForDependency {
+        for dependency in desired.dependencies.iter().filter(|d| d.start != qm_api::spec::edge::Start::Skip) {
+            if let Some(view) = snapshot.get(&dependency.on).filter(|v| !v.usable() && v.off.is_none()) {
+                view.blockers_for_dependent(&mut blockers);
+            }
+        }
+    }
+    blockers
 }
 
 fn blocked_by(blocker: &qm_plan::availability::Blocker) -> BlockedBy {

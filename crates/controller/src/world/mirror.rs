@@ -6,6 +6,7 @@ use std::sync::Arc;
 use qm_api::meta::ObjectKey;
 use qm_api::name::Name;
 use qm_plan::budget::Budget;
+use qm_plan::leaf;
 use qm_plan::observed::{Container, Image, Network, RunState};
 
 use super::{Inner, Link, World};
@@ -28,9 +29,11 @@ pub struct Listing {
 }
 
 impl World {
-    /// The engine answered.
-    pub fn connected(&self, facts: Facts) {
-        self.lock().link = Link::Up(facts);
+    /// The engine answered, and this is all that it has: both become true at once, so that nothing is unknown in between.
+    pub fn connected(&self, facts: Facts, listing: Listing) {
+        let mut inner = self.lock();
+        inner.link = Link::Up(facts);
+        self.take_listing(inner, listing);
     }
 
     /// The engine cannot be reached: everything observed through it is stale from now on.
@@ -75,7 +78,10 @@ impl World {
 
     /// Takes a whole listing in place of all that was known of the engine.
     pub fn replace(&self, listing: Listing) {
-        let mut inner = self.lock();
+        self.take_listing(self.lock(), listing);
+    }
+
+    fn take_listing(&self, mut inner: std::sync::MutexGuard<'_, Inner>, listing: Listing) {
         let was_listed = inner.listed;
         let mut touched = BTreeSet::new();
         let gone: Vec<Name> = {
@@ -278,6 +284,10 @@ impl Inner {
             return;
         }
         let Some(spec) = self.services.get(owner).and_then(|s| s.container()) else { return };
+        // What an older revision does says nothing about the wanted one.
+        if new.stamp.as_ref().is_none_or(|s| s.spec_hash != leaf::spec_hash(spec, &new.image_id).as_str()) {
+            return;
+        }
         let budget = Budget { tries: spec.start_tries, window_ms: spec.start_window_ms };
         let evidence = match new.error.as_str() {
             "" => format!("{} ended with code {}", new.name, new.exit_code),

@@ -86,7 +86,7 @@ impl NodeView {
     }
 
     /// The culprits that a dependent has through this node: itself if it is unusable by itself, and its own culprits.
-    pub(super) fn blockers_for_dependent(&self, into: &mut Vec<Blocker>) {
+    pub fn blockers_for_dependent(&self, into: &mut Vec<Blocker>) {
         let mut add = |blocker: Blocker| {
             if into.len() < BLOCKER_LIMIT && !into.iter().any(|b| b.key == blocker.key) {
                 into.push(blocker);
