@@ -138,7 +138,7 @@ fn a_disk_that_fills_up_stops_nothing_and_work_goes_on_when_there_is_room() {
     // Everything that is left is taken by somebody else, and a manifest comes that needs more than what the store has in reserve.
     let filler = disk.0.join("filler");
     drop(fs::write(&filler, vec![1_u8; 8 << 20]));
-    let big = json!([{ "name": "big", "target": "/etc/big", "content": "x".repeat(700_000) }]);
+    let big = json!([{ "name": "big", "target": "/etc/big", "content": "x".repeat(300_000) }]);
     let many: Vec<_> = (0..6).map(|n| sleeper(&format!("big-{n}")).set("configs", big.clone())).collect();
     world.write("big.yaml", &many);
     let log = world.operator.until("the full disk is told of", |o| {
