@@ -141,7 +141,7 @@ impl World {
         let mut since = Instant::now();
         self.operator.until("quiet", |o| {
             let now = (proxy.mark(), o.metric(PASSES, &[]));
-            if now != last {
+            if now != last || proxy.under_way() > 0 {
                 (last, since) = (now, Instant::now());
             }
             let calm = since.elapsed();
