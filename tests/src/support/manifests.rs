@@ -22,7 +22,8 @@ pub fn sleeper(name: &str) -> Service {
 
 /// A service that serves `fine` over HTTP and is asked for it often.
 pub fn web(name: &str) -> Service {
-    let health = json!({ "http": { "port": 8080, "path": "/index.html" }, "interval": "1s", "timeout": "2s", "retries": 3, "startPeriod": "20s" });
+    let health =
+        json!({ "http": { "port": 8080, "path": "/index.html" }, "interval": "1s", "timeout": "2s", "retries": 3, "startPeriod": "20s" });
     Service::new(name, "busybox:local", &["httpd", "-f", "-p", "8080", "-h", "/www"]).set("health", health)
 }
 

@@ -325,7 +325,8 @@ fn drain(client: &mut UnixStream, head: &str, had: usize) -> io::Result<()> {
 }
 
 fn respond(client: &mut UnixStream, status: &str, body: &[u8]) -> io::Result<()> {
-    let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    let head =
+        format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
     client.write_all(head.as_bytes())?;
     client.write_all(body)?;
     client.shutdown(Shutdown::Both)

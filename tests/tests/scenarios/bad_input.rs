@@ -19,7 +19,11 @@ fn without_docker_the_operator_waits_says_so_and_begins_when_it_comes() {
     world.operator.start();
     world.operator.until("it is not ready, and says why", |o| {
         let answer = o.get("/readyz")?;
-        if answer.code == 503 && answer.text().contains("cannot be reached") { Ok(()) } else { Err(format!("{} {}", answer.code, answer.text())) }
+        if answer.code == 503 && answer.text().contains("cannot be reached") {
+            Ok(())
+        } else {
+            Err(format!("{} {}", answer.code, answer.text()))
+        }
     });
     assert!(world.operator.get("/healthz").unwrap().is_ok(), "it lives all the same");
     world.proxy.come_back();

@@ -47,9 +47,9 @@ fn the_event_stream_is_cut() {
         let streams = world.proxy.count("/events");
         world.proxy.cut_events();
         let proxy = &world.proxy;
-        world.operator.until("another event stream", |_| {
-            if proxy.count("/events") > streams { Ok(()) } else { Err("not asked for".to_owned()) }
-        });
+        world
+            .operator
+            .until("another event stream", |_| if proxy.count("/events") > streams { Ok(()) } else { Err("not asked for".to_owned()) });
     }
     unharmed(&mut world, &before, mark);
 }

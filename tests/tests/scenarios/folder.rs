@@ -50,7 +50,8 @@ fn a_hundred_branch_switches_stop_nothing() {
     for (name, life) in &before {
         assert_eq!(after.get(name), Some(life), "{name}");
     }
-    let stops: Vec<_> = world.proxy.writes_since(mark).into_iter().filter(|c| c.route != "/containers/create" && !c.route.ends_with("/start")).collect();
+    let stops: Vec<_> =
+        world.proxy.writes_since(mark).into_iter().filter(|c| c.route != "/containers/create" && !c.route.ends_with("/start")).collect();
     assert_eq!(stops, []);
 }
 
@@ -125,7 +126,8 @@ fn a_folder_that_cannot_be_read_changes_nothing_and_is_reported() {
     for (name, life) in &before {
         assert_eq!(world.lives().get(name), Some(life), "{name}");
     }
-    let removed: Vec<_> = world.proxy.writes_since(mark).into_iter().filter(|c| c.method == "DELETE" || c.route.ends_with("/stop")).collect();
+    let removed: Vec<_> =
+        world.proxy.writes_since(mark).into_iter().filter(|c| c.method == "DELETE" || c.route.ends_with("/stop")).collect();
     assert_eq!(removed, []);
 }
 

@@ -118,7 +118,9 @@ fn is_done(operator: &qm_tests::support::operator::Operator, goal: Goal) -> bool
             services.len() == 5
                 && services.iter().all(|s| {
                     let ready = s["status"]["conditions"].as_array().is_some_and(|list| {
-                        list.iter().any(|c| c["type"] == "Ready" && c["status"] == "True" && c["observedGeneration"] == s["metadata"]["generation"])
+                        list.iter().any(|c| {
+                            c["type"] == "Ready" && c["status"] == "True" && c["observedGeneration"] == s["metadata"]["generation"]
+                        })
                     });
                     ready && s["spec"]["container"]["image"] == image && s["status"]["usable"] == true && s["status"]["stale"] != true
                 })
