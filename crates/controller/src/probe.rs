@@ -243,16 +243,12 @@ async fn http(
     // The connection must be driven for the exchange to go on, and ends with it.
     let mut connection = std::pin::pin!(connection);
     let mut exchange = std::pin::pin!(exchange);
-    loop {
-        tokio::select! {
-            biased;
-            outcome = &mut exchange => return outcome,
-            ended = &mut connection => {
-                if let Err(error) = ended {
-                    return Err(format!("port {port}: {error}"));
-                }
-                return exchange.await;
-            }
+    tokio::select! {
+        biased;
+        outcome = &mut exchange => outcome,
+        ended = &mut connection => match ended {
+            Err(error) => Err(format!("port {port}: {error}")),
+            Ok(()) => exchange.await,
         }
     }
 }

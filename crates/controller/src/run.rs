@@ -30,6 +30,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// How often figures that no event brings are set.
 const GAUGES_EVERY: Duration = Duration::from_secs(5);
 
+/// Told of the engine's facts at every connection; an error is a reason not to go on with it.
+pub type OnConnect = Arc<dyn Fn(&Facts) -> Result<(), String> + Send + Sync>;
+
 /// What an operator is made of.
 pub struct Config {
     /// Which Quaymaster.
@@ -51,7 +54,7 @@ pub struct Config {
     /// The ids of the sources that will deliver.
     pub sources: Vec<Name>,
     /// Told of the engine's facts at every connection; an error is a reason not to go on with it.
-    pub on_connect: Arc<dyn Fn(&Facts) -> Result<(), String> + Send + Sync>,
+    pub on_connect: OnConnect,
 }
 
 /// Why an operator cannot be started.

@@ -62,7 +62,8 @@ fn a_new_image_replaces_replica_by_replica_and_carries_unnamed_volumes() {
 
 #[test]
 fn what_others_change_is_put_back() {
-    let cases: [(&str, fn(&mut qm_plan::observed::Container)); 6] = [
+    type Meddle = fn(&mut qm_plan::observed::Container);
+    let cases: [(&str, Meddle); 6] = [
         ("stopped", |c| c.state = RunState::Exited),
         ("paused", |c| c.state = RunState::Paused),
         ("renamed", |c| c.name = "other".into()),

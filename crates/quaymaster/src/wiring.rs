@@ -21,7 +21,7 @@ use qm_controller::dial::{self, Address};
 use qm_controller::docker::{Docker, Facts};
 use qm_controller::instance::InstanceLock;
 use qm_controller::ports::{ActRequest, AskError};
-use qm_controller::run::{Config, Operator};
+use qm_controller::run::{Config, OnConnect, Operator};
 use qm_controller::shadow::plan_offline;
 use qm_source::{Absence, Attachment, Directory, Health, Manifest, References, RelPath, Snapshot};
 use qm_store::backend::Redb;
@@ -164,11 +164,7 @@ async fn shutdown() -> anyhow::Result<()> {
 }
 
 /// Takes the instance's lock at the first connection to an engine, before anything is listed; a second operator ends here.
-fn instance_guard(
-    run_dir: PathBuf,
-    args: &RunArgs,
-    fatal: tokio::sync::mpsc::UnboundedSender<String>,
-) -> Arc<dyn Fn(&Facts) -> Result<(), String> + Send + Sync> {
+fn instance_guard(run_dir: PathBuf, args: &RunArgs, fatal: tokio::sync::mpsc::UnboundedSender<String>) -> OnConnect {
     let locks: Mutex<BTreeMap<String, InstanceLock>> = Mutex::default();
     let (instance, data_dir) = (args.instance.clone(), args.data_dir.clone());
     // The lock must be found by operators with other sockets too.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use qm_api::meta::ObjectKey;
 use qm_api::name::Name;
 use qm_plan::budget::Budget;
+use qm_plan::leaf;
 use qm_plan::observed::{Container, Image, Network, RunState};
 
 use super::{Inner, Link, World};
@@ -283,6 +284,10 @@ impl Inner {
             return;
         }
         let Some(spec) = self.services.get(owner).and_then(|s| s.container()) else { return };
+        // What an older revision does says nothing about the wanted one.
+        if new.stamp.as_ref().is_none_or(|s| s.spec_hash != leaf::spec_hash(spec, &new.image_id).as_str()) {
+            return;
+        }
         let budget = Budget { tries: spec.start_tries, window_ms: spec.start_window_ms };
         let evidence = match new.error.as_str() {
             "" => format!("{} ended with code {}", new.name, new.exit_code),

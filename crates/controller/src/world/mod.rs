@@ -163,6 +163,11 @@ impl World {
                 Wanted::Service(service) => {
                     let key = service.key.clone();
                     let old = inner.services.insert(key.clone(), service.clone());
+                    if old.as_ref().is_some_and(|o| o.form != service.form || o.dependencies != service.dependencies) {
+                        // A changed input frees what was spent and what stood in the way.
+                        inner.exits.remove(&key);
+                        inner.troubles.remove(&key);
+                    }
                     grace_changed |= old.is_none_or(|o| o.unknown_grace_ms != service.unknown_grace_ms);
                     touched.insert(key);
                 }

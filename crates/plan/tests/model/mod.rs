@@ -17,7 +17,7 @@ use qm_plan::stamp::Stamp;
 use qm_plan::step::{Action, ContainerRef, ImageRef, Join, Step};
 
 /// A service from the YAML of its container and its edges.
-pub fn service(container: &str, edges: &str) -> DesiredService {
+pub(crate) fn service(container: &str, edges: &str) -> DesiredService {
     let yaml = |text: &str| -> serde_json::Value { serde_saphyr::from_str(text).expect("a test's own manifest is readable") };
     let mut spec = serde_json::json!({ "container": yaml(container) });
     if !edges.is_empty() {
@@ -27,18 +27,18 @@ pub fn service(container: &str, edges: &str) -> DesiredService {
     DesiredService::from_object(&object, &Files::new()).expect("a test's own manifest is good")
 }
 
-pub struct Model {
-    pub desired: DesiredService,
-    pub view: ServiceView,
-    pub gates: BTreeMap<ObjectKey, Gate>,
-    pub revisions: Vec<Revision>,
-    pub settled_generation: u64,
-    pub suspended: Option<String>,
-    pub last: Plan,
-    pub images: BTreeSet<Name>,
-    pub healthy: bool,
-    pub new_are_healthy: bool,
-    pub carried: Vec<(String, String)>,
+pub(crate) struct Model {
+    pub(crate) desired: DesiredService,
+    pub(crate) view: ServiceView,
+    pub(crate) gates: BTreeMap<ObjectKey, Gate>,
+    pub(crate) revisions: Vec<Revision>,
+    pub(crate) settled_generation: u64,
+    pub(crate) suspended: Option<String>,
+    pub(crate) last: Plan,
+    pub(crate) images: BTreeSet<Name>,
+    pub(crate) healthy: bool,
+    pub(crate) new_are_healthy: bool,
+    pub(crate) carried: Vec<(String, String)>,
     next_id: u32,
     clock: i64,
 }
@@ -48,7 +48,7 @@ fn attachment(join: &Join) -> Attachment {
 }
 
 impl Model {
-    pub fn new(desired: DesiredService) -> Self {
+    pub(crate) fn new(desired: DesiredService) -> Self {
         let networks = ["data", "edge"].map(|n| {
             let network = Network {
                 id: format!("net-{n}").into(),
@@ -80,7 +80,7 @@ impl Model {
     }
 
     /// A new manifest.
-    pub fn change(&mut self, mut desired: DesiredService) {
+    pub(crate) fn change(&mut self, mut desired: DesiredService) {
         desired.generation = self.desired.generation + 1;
         self.desired = desired;
         self.look();
@@ -101,7 +101,7 @@ impl Model {
         }
     }
 
-    pub fn current(&self) -> Plan {
+    pub(crate) fn current(&self) -> Plan {
         let pinned = self.revisions.first().filter(|r| self.images.contains(r.image_id.as_str()));
         let pinned_image = pinned.map(|r| Image::Present { id: r.image_id.as_str().into(), has_healthcheck: false, volumes: vec![] });
         let instance = Name::from("default");
@@ -126,12 +126,12 @@ impl Model {
         plan
     }
 
-    pub fn plan(&self) -> String {
+    pub(crate) fn plan(&self) -> String {
         self.current().to_string()
     }
 
     /// One pass: plan, record, take every step that can be taken.
-    pub fn step(&mut self) -> bool {
+    pub(crate) fn step(&mut self) -> bool {
         let plan = self.current();
         self.last = plan.clone();
         if plan.steps.is_empty() {
@@ -158,7 +158,7 @@ impl Model {
     }
 
     /// Passes until nothing is done any more: what is left to do waits for something.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         for _ in 0..60 {
             if !self.step() {
                 let once = self.current();
@@ -185,7 +185,7 @@ impl Model {
         self.view.health = health.collect();
     }
 
-    pub fn is_healthy(&self, container: &Container) -> bool {
+    pub(crate) fn is_healthy(&self, container: &Container) -> bool {
         is_healthy(self.desired.container().expect("a container"), container, self.view.health.get(&container.id))
     }
 
@@ -287,7 +287,7 @@ impl Model {
     }
 
     /// Puts a container there as a crash, or a person, may have left it.
-    pub fn plant(&mut self, slot: u32, is_new: bool, state: RunState, connected: bool, name: u8) {
+    pub(crate) fn plant(&mut self, slot: u32, is_new: bool, state: RunState, connected: bool, name: u8) {
         let spec = self.desired.container().expect("a container").clone();
         self.next_id += 1;
         let (image_id, revision) = if is_new { (self.image_of(&spec.image), 2) } else { (self.image_of("a:1"), 1) };
@@ -319,7 +319,7 @@ impl Model {
         self.breathe();
     }
 
-    pub fn world(&self) -> String {
+    pub(crate) fn world(&self) -> String {
         let mut lines: Vec<String> = self
             .view
             .containers

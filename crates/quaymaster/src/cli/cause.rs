@@ -195,7 +195,16 @@ pub(crate) fn advice(cause: &Cause<'_>) -> Advice {
     let retry = format!("quaymaster retry {target}");
     let image = cause.object.map(|object| cell(&object["spec"]["container"]["image"])).filter(|image| !image.is_empty());
     let pull = image.map(|image| format!("docker pull {image}"));
+    let is_suspended = cause.object.is_some_and(|object| {
+        let conditions = object["status"]["conditions"].as_array();
+        conditions.is_some_and(|list| list.iter().any(|c| c["type"] == "Suspended" && c["status"] == "True"))
+    });
     let (heals, commands) = match word::<Reason>(&cause.reason) {
+        Some(Reason::Pending | Reason::Creating | Reason::Starting | Reason::NotRunning | Reason::Exited | Reason::Drift)
+            if is_suspended =>
+        {
+            ("when it is resumed, or its suspension ends", vec![format!("quaymaster resume {target}"), describe])
+        }
         Some(Reason::Pending | Reason::Creating | Reason::Starting | Reason::Pulling | Reason::Rolling | Reason::RestartRequested) => {
             ("by itself, when it is done", vec![format!("quaymaster wait {target} --for usable"), logs])
         }
