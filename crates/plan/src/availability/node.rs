@@ -121,10 +121,12 @@ impl Node {
         };
         let stale_since = self.recorded.as_ref().filter(|_| stale).map(|r| r.since);
         let old = self.old_view(views);
-        let since = match old {
-            Some(old) if old.off == off && old.availability == availability => old.since,
-            Some(_) => now.wall,
-            None => stale_since.unwrap_or(self.born),
+        let since = match (old, stale_since) {
+            (Some(old), _) if old.off == off && old.availability == availability => old.since,
+            // What was last known counts since it was so, not since this process began.
+            (_, Some(recorded)) if availability == own.availability => recorded,
+            (Some(_), _) => now.wall,
+            (None, _) => self.born,
         };
         let view = NodeView {
             key: self.key.clone(),

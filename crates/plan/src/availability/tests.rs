@@ -119,10 +119,10 @@ fn a_restart_trusts_what_was_recorded_for_the_grace() {
         e.seed(&key(name), Availability::Available, Reason::Healthy, since, now(0));
     }
     let a = e.snapshot().get(&key("a")).cloned().unwrap();
-    assert!(a.usable() && a.stale, "the last known counts");
+    assert!(a.usable() && a.stale && a.since == since, "the last known counts, since when it did");
     e.observe(&key("a"), up(), now(10));
     let a = e.snapshot().get(&key("a")).cloned().unwrap();
-    assert!(a.usable() && !a.stale);
+    assert!(a.usable() && !a.stale && a.since == since);
     e.advance(now(30_000));
     let b = e.snapshot().get(&key("b")).cloned().unwrap();
     assert_eq!((b.severity(), b.own.reason), (4, Reason::EngineUnreachable), "what is never seen again is unknown in the end");
