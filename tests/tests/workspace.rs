@@ -48,7 +48,6 @@ const BANNED: &[(&str, &str)] = &[
     ("bindgen", "wants libclang"),
     ("rand", "randomness is injected"),
     ("chrono", "time is jiff, at the edge"),
-    ("lazy_static", "std has OnceLock"),
 ];
 
 /// Those of [`BANNED`] that only tests bring in.
@@ -85,7 +84,9 @@ fn metadata() -> &'static Value {
     METADATA.get_or_init(|| {
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
         let output = Command::new(cargo)
-            .args(["metadata", "--format-version", "1", "--offline", "--locked"])
+            .args(["metadata", "--format-version", "1", "--offline", "--locked", "--filter-platform"])
+            // What only other systems need is not on this machine.
+            .arg(format!("{}-unknown-linux-gnu", std::env::consts::ARCH))
             .current_dir(root())
             .output()
             .expect("cargo runs");
@@ -285,7 +286,8 @@ fn nothing_is_allowed_left_to_do_or_left_unsaid() {
     for (path, content) in sources() {
         for (number, line) in content.lines().enumerate() {
             let code = code_of(line);
-            for word in banned.iter().filter(|word| code.contains(*word)) {
+            // An allow with a reason stands where an expect cannot: a file that several test binaries include.
+            for word in banned.iter().filter(|word| code.contains(*word) && !(word.contains("allow") && code.contains("reason ="))) {
                 wrong.push(format!("{path}:{}: {word}..) (use #[expect(lint, reason = ..)], or finish it)", number + 1));
             }
         }
@@ -354,7 +356,8 @@ fn acceptable(expression: &str) -> bool {
     }
     match expression.strip_prefix('(').and_then(|e| e.strip_suffix(')')) {
         Some(inner) => acceptable(inner),
-        None => LICENCES.contains(&expression),
+        // A plus stands for "or any later version".
+        None => LICENCES.contains(&expression.trim_end_matches('+')),
     }
 }
 
@@ -368,6 +371,7 @@ fn licence_expressions_are_read_right() {
         ("(MIT OR GPL-3.0) AND Unicode-3.0", true),
         ("GPL-2.0 OR (MIT AND Apache-2.0)", true),
         ("Apache-2.0 WITH LLVM-exception", true),
+        ("MPL-2.0+", true),
         ("", false),
     ] {
         assert_eq!(acceptable(expression), wanted, "{expression}");

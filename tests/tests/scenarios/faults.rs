@@ -125,7 +125,8 @@ fn a_change_that_nobody_has_acted_on_is_not_ready_after_a_restart() {
     wait::throughout(Duration::from_secs(8), || {
         let app = world.operator.service(&world.namespace, "app");
         let conditions = app["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        let is_ready = |c: &Value| c["type"] == "Ready" && c["status"] == "True" && c["observedGeneration"] == app["metadata"]["generation"];
+        let is_ready =
+            |c: &Value| c["type"] == "Ready" && c["status"] == "True" && c["observedGeneration"] == app["metadata"]["generation"];
         if conditions.iter().any(is_ready) { Err(format!("the old container counts as the new revision: {app:#}")) } else { Ok(()) }
     })
     .unwrap();
