@@ -140,7 +140,10 @@ impl World {
         inner.gaps.remove(id);
         match container {
             None => {
-                touched.extend(inner.drop_container(id));
+                let owner = inner.drop_container(id);
+                // What was kept because of it may go now.
+                touched.extend(owner.iter().flat_map(|owner| inner.needed_by(owner)));
+                touched.extend(owner);
                 touched.extend(inner.drop_other(id));
             }
             Some((Some(ours), _)) => {

@@ -180,6 +180,7 @@ impl World {
                     inner.nets.insert(network.key.clone(), network);
                 }
                 Wanted::Gone(key) => {
+                    touched.extend(inner.needed_by(&key));
                     inner.services.remove(&key);
                     inner.nets.remove(&key);
                     inner.troubles.remove(&key);

@@ -41,6 +41,14 @@ impl Inner {
         self.services_of(&network.namespace).filter(|(_, s)| names_it(s)).map(|(key, _)| key.clone()).collect()
     }
 
+    /// What a service uses: its networks and dependencies. Those that are to go wait for it to be gone first.
+    pub(crate) fn needed_by(&self, service: &ObjectKey) -> Vec<ObjectKey> {
+        let Some(desired) = self.services.get(service) else { return Vec::new() };
+        let networks = desired.container().into_iter().flat_map(|c| &c.networks);
+        let networks = networks.map(|a| ObjectKey::new("Network", service.namespace.clone(), a.network.clone()));
+        networks.chain(desired.dependencies.iter().map(|d| d.on.clone())).collect()
+    }
+
     pub(crate) fn services_of<'a>(&'a self, namespace: &Name) -> impl Iterator<Item = (&'a ObjectKey, &'a Arc<DesiredService>)> + use<'a> {
         let namespace = namespace.clone();
         let first = ObjectKey::new(qm_api::kinds::mini_service::KIND, namespace.clone(), "");
