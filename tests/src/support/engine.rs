@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Keeps a dockerd until its input ends (the test process is gone: everything is cleared away) or it reads a word (only the daemon ends).
 const KEEPER: &str = r#"
-dir=$1; shift
+dir=$1 pool=$2; shift 2
 "$@" >>"$dir/dockerd.log" 2>&1 </dev/null &
 daemon=$!
 word=
@@ -35,6 +35,7 @@ wait $daemon
 for file in $(find "$dir/exec" -name init.pid 2>/dev/null); do kill -KILL "$(cat "$file")" 2>/dev/null; done
 if [ -s "$dir/exec/containerd/containerd.pid" ]; then kill -TERM "$(cat "$dir/exec/containerd/containerd.pid")" 2>/dev/null; fi
 awk -v dir="$dir/" 'index($2, dir) == 1 { print $2 }' /proc/mounts | sort -r | while read -r at; do umount -l "$at" 2>/dev/null; done
+ip -o -4 addr show | awk -v of="10.$pool." 'index($4, of) == 1 { print $2 }' | while read -r bridge; do ip link delete "$bridge"; done
 rm -rf "$dir"
 "#;
 
@@ -107,7 +108,7 @@ impl Engine {
         assert!(self.running.is_none(), "the engine runs already");
         let dir = |name: &str| self.dir.join(name).display().to_string();
         let mut keeper = Command::new("sh");
-        keeper.args(["-c", KEEPER, "keeper"]).arg(&self.dir);
+        keeper.args(["-c", KEEPER, "keeper"]).arg(&self.dir).arg(self.pool.to_string());
         keeper.args(["dockerd", "--data-root", &dir("data"), "--exec-root", &dir("exec"), "--pidfile", &dir("docker.pid")]);
         keeper.args(["-H", &format!("unix://{}", self.socket().display()), "--config-file", &dir("daemon.json")]);
         keeper.args(["--bridge", "none", "--iptables=false", "--ip-masq=false", "--ip-forward=false"]);

@@ -121,9 +121,10 @@ impl Proxy {
         self.shared.lock().calls.clone()
     }
 
-    /// The calls since a mark that [`Proxy::mark`] gave, without pings: a watchdog may ask whether the engine lives.
+    /// The calls since a mark that [`Proxy::mark`] gave, without pings and execs: a watchdog may ask whether the engine lives, and a
+    /// health check that is a command is run at its own pace.
     pub fn since(&self, mark: usize) -> Vec<Call> {
-        self.shared.lock().calls[mark..].iter().filter(|c| c.route != "/_ping").cloned().collect()
+        self.shared.lock().calls[mark..].iter().filter(|c| c.route != "/_ping" && !c.path.contains("/exec")).cloned().collect()
     }
 
     /// The writes since a mark.
@@ -138,7 +139,7 @@ impl Proxy {
 
     /// Calls without an answer so far, but for streams of events.
     pub fn under_way(&self) -> usize {
-        self.shared.lock().calls.iter().filter(|c| c.code.is_none() && c.route != "/events").count()
+        self.shared.lock().calls.iter().filter(|c| c.code.is_none() && c.route != "/events" && !c.path.contains("/exec")).count()
     }
 
     /// How often a route was called.

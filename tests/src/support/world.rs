@@ -140,7 +140,7 @@ impl World {
         let mut last = (usize::MAX, f64::NAN);
         let mut since = Instant::now();
         self.operator.until("quiet", |o| {
-            let now = (proxy.mark(), o.metric(PASSES, &[]));
+            let now = (proxy.since(0).len(), o.metric(PASSES, &[]));
             if now != last || proxy.under_way() > 0 {
                 (last, since) = (now, Instant::now());
             }

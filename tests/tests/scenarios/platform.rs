@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 
 use qm_tests::support::manifests::{self, Service, slow_web};
 use qm_tests::support::world::World;
@@ -42,6 +43,23 @@ struct Times {
     dependencies: Vec<String>,
 }
 
+/// Whether an edge is a Wait edge: by its word, or by default.
+fn waits(edge: &Value) -> bool {
+    match edge["start"].as_str() {
+        Some(start) => start == "Wait",
+        None => !matches!(edge["onDown"].as_str(), Some("Degrade" | "Ignore")),
+    }
+}
+
+fn assert_order(times: &BTreeMap<String, Times>) {
+    for (name, service) in times {
+        for dependency in &service.dependencies {
+            let healthy = &times[dependency].healthy;
+            assert!(service.started >= *healthy, "{name} started {}, {dependency} was healthy {healthy}", service.started);
+        }
+    }
+}
+
 fn times(world: &World) -> BTreeMap<String, Times> {
     let text = |v: &Value| v.as_str().unwrap_or_else(|| panic!("a time is missing")).to_owned();
     let of = |object: &Value| {
@@ -51,23 +69,52 @@ fn times(world: &World) -> BTreeMap<String, Times> {
             level: status["level"].as_u64().expect("a level is a number"),
             started: text(&slot["startedAt"]),
             healthy: text(&slot["healthyAt"]),
-            dependencies: spec["dependsOn"].as_array().into_iter().flatten().map(|d| text(&d["service"])).collect(),
+            dependencies: spec["dependsOn"].as_array().into_iter().flatten().filter(|d| waits(d)).map(|d| text(&d["service"])).collect(),
         };
         (text(&object["metadata"]["name"]), times)
     };
     world.operator.list("miniservices", &world.namespace).iter().map(of).collect()
 }
 
+/// Puts the files of a folder into another, with words changed.
+fn copy(from: &Path, to: &Path, change: &dyn Fn(String) -> String) {
+    fs::create_dir_all(to).expect("a folder can be made");
+    for entry in fs::read_dir(from).expect("the examples are there").flatten() {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy(&from, &to, change);
+        } else {
+            let text = fs::read_to_string(&from).expect("examples are texts");
+            fs::write(&to, change(text)).expect("a file can be written");
+        }
+    }
+}
+
+#[test]
+fn the_example_platform_goes_from_nothing_to_all_usable_in_order() {
+    let mut world = World::new();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/platform");
+    let namespace = world.namespace.clone();
+    // A namespace of its own, and no fixed port: others may run the example beside this test.
+    let change = |text: String| text.replace("namespace: notify", &format!("namespace: {namespace}")).replace("published: 18081, ", "");
+    copy(&example, &world.operator.setup.manifests, &change);
+    world.operator.start();
+    let services = world.operator.until("the example to be applied", |o| {
+        let services = o.list("miniservices", &namespace).len();
+        if services > 0 { Ok(services) } else { Err(o.overview().to_string()) }
+    });
+    assert!(services >= 20, "{services}");
+    world.settled(services);
+    assert_order(&times(&world));
+    let networks = world.operator.list("networks", &namespace).len();
+    assert_eq!(world.reconcile_all(services + networks), 0);
+}
+
 #[test]
 fn nothing_starts_before_its_dependencies_are_usable_and_one_level_starts_together() {
     let world = whole_platform();
     let times = times(&world);
-    for (name, service) in &times {
-        for dependency in &service.dependencies {
-            let healthy = &times[dependency].healthy;
-            assert!(service.started >= *healthy, "{name} started {}, {dependency} was healthy {healthy}", service.started);
-        }
-    }
+    assert_order(&times);
     let levels: BTreeSet<u64> = times.values().map(|t| t.level).collect();
     assert_eq!(levels.len(), LEVELS, "{levels:?}");
     for level in levels {
