@@ -198,8 +198,14 @@ impl Controller {
         for object in snapshot.list(mini_service::KIND, None) {
             let Ok(Some(status)) = object.decode_status::<mini_service::MiniServiceStatus>() else { continue };
             use qm_api::conditions::{ConditionStatus, ConditionType};
+            let healthy = status.slots.iter().filter_map(|s| Some((s.container_id.as_str().into(), s.started_at, s.healthy_at?)));
+            self.world.seed_healthy(healthy.collect::<Vec<_>>());
             if status.conditions.iter().any(|c| c.kind == ConditionType::Ready && c.status == ConditionStatus::True) {
-                self.remember(&object.key, |m| m.settled_generation = status.observed_generation);
+                self.remember(&object.key, |m| {
+                    m.settled_generation = status.observed_generation;
+                    m.seen_generation = status.observed_generation;
+                    m.clean = true;
+                });
             }
             if let Some(availability) = status.availability {
                 recorded.push((object.key.clone(), availability, status.reason, status.since));

@@ -294,6 +294,11 @@ impl Controller {
 
     /// Keeps what a plan says for the status, and tells of new findings once.
     fn note_plan(&self, key: &ObjectKey, object: &Object, plan: &Plan) {
+        if plan.findings.iter().any(|f| matches!(f.reason, Reason::EngineUnreachable | Reason::Unknown)) {
+            // A plan made blind says nothing about the world: what was known of it stays.
+            self.remember(key, |m| m.findings = plan.findings.clone());
+            return;
+        }
         let clean = plan.steps.is_empty() && !plan.finalized;
         let mut waits: Vec<String> = plan.steps.iter().flat_map(|s| s.waits.iter().map(ToString::to_string)).collect();
         waits.sort();

@@ -170,6 +170,8 @@ pub enum Image {
 /// Health as our own probes found it, of one container since its last start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
+    /// It ran before this process looked, and was not checked by it yet: evidence of nothing.
+    Unprobed,
     /// No answer yet.
     Starting,
     /// Healthy since this instant.

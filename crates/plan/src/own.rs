@@ -110,7 +110,7 @@ pub fn external_probe_id() -> Name {
 
 fn external_health(health: Option<&Health>) -> Own {
     match health {
-        None | Some(Health::Starting) => Own::Pending,
+        None | Some(Health::Starting | Health::Unprobed) => Own::Pending,
         Some(Health::Healthy { .. }) => Own::seen(Availability::Available, Reason::Healthy, "the probe succeeds"),
         Some(Health::Unhealthy { message, .. }) => Own::seen(Availability::TemporarilyUnavailable, Reason::ProbeFailed, message.clone()),
     }
@@ -136,6 +136,11 @@ fn container_health(desired: &DesiredService, spec: &DesiredContainer, view: &Se
     }
     if counts.healthy >= counts.wanted {
         return Own::seen(Availability::Available, Reason::Healthy, of);
+    }
+    // Containers that ran before this process and were not checked by it yet say nothing, good or bad.
+    let is_unprobed = |c: &std::sync::Arc<Container>| view.health.get(&c.id) == Some(&Health::Unprobed);
+    if trouble.is_none() && view.containers.iter().any(is_unprobed) {
+        return Own::Pending;
     }
     if counts.healthy > 0 {
         return Own::seen(Availability::PartiallyAvailable, Reason::SomeReplicasHealthy, of);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -71,9 +72,10 @@ impl Docker {
         answer.json()
     }
 
-    /// Whether the engine answers.
+    /// Whether the engine answers. One that is just starting may take a connection and forget it, so this has little patience.
     pub fn is_up(&self) -> bool {
-        http::call(&Place::Unix(self.socket.clone()), "GET", "/_ping", None).is_ok_and(|a| a.is_ok())
+        let place = Place::Unix(self.socket.clone());
+        http::call_within(Duration::from_secs(1), &place, "GET", "/_ping", None).is_ok_and(|a| a.is_ok())
     }
 
     /// The containers that have this label, by name.
@@ -84,9 +86,9 @@ impl Docker {
         ids.filter_map(|id| self.inspect(&id)).map(|c| (c.name.clone(), c)).collect()
     }
 
-    /// The containers of a namespace, by name.
-    pub fn containers(&self, namespace: &str) -> BTreeMap<String, Container> {
-        self.labelled(&format!("quaymaster.dev/namespace={namespace}"))
+    /// The containers of an instance, by name.
+    pub fn containers(&self, instance: &str) -> BTreeMap<String, Container> {
+        self.labelled(&format!("quaymaster.dev/instance={instance}"))
     }
 
     /// One container, by id or name.

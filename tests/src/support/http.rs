@@ -58,15 +58,23 @@ impl Answer {
 /// # Errors
 /// What the connection had against it.
 pub fn call(place: &Place, method: &str, path: &str, body: Option<(&str, &[u8])>) -> io::Result<Answer> {
+    call_within(PATIENCE, place, method, path, body)
+}
+
+/// Like [`call`], with a patience of its own.
+///
+/// # Errors
+/// What the connection had against it.
+pub fn call_within(patience: Duration, place: &Place, method: &str, path: &str, body: Option<(&str, &[u8])>) -> io::Result<Answer> {
     match place {
         Place::Unix(socket) => {
             let stream = UnixStream::connect(socket)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(patience))?;
             exchange(stream, method, path, body)
         }
         Place::Tcp(address) => {
-            let stream = TcpStream::connect_timeout(address, PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            let stream = TcpStream::connect_timeout(address, patience)?;
+            stream.set_read_timeout(Some(patience))?;
             exchange(stream, method, path, body)
         }
     }

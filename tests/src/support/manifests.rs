@@ -5,6 +5,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+/// Serves one page for ever.
+const SERVE: &str = "mkdir -p /www; echo fine >/www/index.html; exec httpd -f -p 8080 -h /www";
+
 /// A mini service in the making.
 #[derive(Clone, Debug)]
 pub struct Service {
@@ -24,12 +27,12 @@ pub fn sleeper(name: &str) -> Service {
 pub fn web(name: &str) -> Service {
     let health =
         json!({ "http": { "port": 8080, "path": "/index.html" }, "interval": "1s", "timeout": "2s", "retries": 3, "startPeriod": "20s" });
-    Service::new(name, "busybox:local", &["httpd", "-f", "-p", "8080", "-h", "/www"]).set("health", health)
+    Service::new(name, "busybox:local", &["sh", "-c", SERVE]).set("health", health)
 }
 
 /// Like [`web`], but it begins to serve only after some seconds.
 pub fn slow_web(name: &str, seconds: f32) -> Service {
-    let line = format!("sleep {seconds}; exec httpd -f -p 8080 -h /www");
+    let line = format!("sleep {seconds}; {SERVE}");
     web(name).set("command", json!(["sh", "-c", line]))
 }
 

@@ -26,7 +26,7 @@ pub struct Call {
     pub path: String,
     /// The path with its ids taken out.
     pub route: String,
-    /// The code of the answer; `None` while there is none.
+    /// The code of the answer; `None` while there is none, 0 when there never was one.
     pub code: Option<u16>,
 }
 
@@ -95,8 +95,11 @@ impl Proxy {
             for client in listener.incoming().flatten() {
                 let serving = serving.clone();
                 thread::spawn(move || {
+                    let Ok(mine) = client.try_clone() else { return };
                     // A connection that broke is what its two ends make of it.
                     drop(serving.serve(client));
+                    // Other handles of it are kept for cutting: only this ends it.
+                    drop(mine.shutdown(Shutdown::Both));
                 });
             }
         });
@@ -131,6 +134,11 @@ impl Proxy {
     /// Marks this moment.
     pub fn mark(&self) -> usize {
         self.shared.lock().calls.len()
+    }
+
+    /// Calls without an answer so far, but for streams of events.
+    pub fn under_way(&self) -> usize {
+        self.shared.lock().calls.iter().filter(|c| c.code.is_none() && c.route != "/events").count()
     }
 
     /// How often a route was called.
@@ -210,6 +218,25 @@ impl Shared {
         let path = plain_path(&target);
         let call = Call { route: route(&path), method, path, code: None };
         let (index, faults, turn) = self.note(&call, &client)?;
+        let done = self.carry(index, &call, (&head, &rest), client, &faults, &turn);
+        let mut state = self.lock();
+        let code = &mut state.calls[index].code;
+        *code = code.or(Some(0));
+        drop(state);
+        done
+    }
+
+    /// Carries a call to the engine and its answer back, or makes of it what the test wants.
+    fn carry(
+        &self,
+        index: usize,
+        call: &Call,
+        (head, rest): (&[u8], &[u8]),
+        mut client: UnixStream,
+        faults: &Faults,
+        turn: &Turn,
+    ) -> io::Result<()> {
+        let text = String::from_utf8_lossy(head).into_owned();
         thread::sleep(faults.delay);
         if faults.failing {
             drain(&mut client, &text, rest.len())?;
@@ -229,8 +256,8 @@ impl Shared {
             return respond(&mut client, "200 OK", body.to_string().as_bytes());
         }
         let mut upstream = UnixStream::connect(&self.upstream)?;
-        upstream.write_all(&head)?;
-        upstream.write_all(&rest)?;
+        upstream.write_all(head)?;
+        upstream.write_all(rest)?;
         let (mut from, mut to) = (client.try_clone()?, upstream.try_clone()?);
         thread::spawn(move || {
             // Either end closing is the end.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -15,6 +15,11 @@ use super::proxy::Proxy;
 
 /// How long a set of services may take to come up on a busy machine.
 pub const LONG: Duration = Duration::from_secs(120);
+
+/// How long nothing must happen for what happened before to count as dealt with.
+const CALM: Duration = Duration::from_millis(700);
+/// Counts passes.
+const PASSES: &str = "controller_runtime_reconcile_total";
 
 /// A test's world. Dropping it takes away everything that it brought.
 #[derive(Debug)]
@@ -116,8 +121,7 @@ impl World {
 
     /// Asks for a pass of every object and waits until `objects` were made; gives the calls that it took.
     pub fn reconcile_all(&mut self, objects: usize) -> usize {
-        const PASSES: &str = "controller_runtime_reconcile_total";
-        let before = self.operator.metric(PASSES, &[]);
+        let before = self.quiet();
         let mark = self.proxy.mark();
         let done = self.operator.cli(&["reconcile", "--all"]);
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
@@ -128,6 +132,21 @@ impl World {
         let made = self.operator.metric(PASSES, &[]) - before;
         assert_eq!(made as usize, objects, "one pass an object");
         self.proxy.since(mark).len()
+    }
+
+    /// Waits until what happened has been looked at: no call and no pass for a while. Gives the number of passes.
+    pub fn quiet(&mut self) -> f64 {
+        let proxy = &self.proxy;
+        let mut last = (usize::MAX, f64::NAN);
+        let mut since = Instant::now();
+        self.operator.until("quiet", |o| {
+            let now = (proxy.mark(), o.metric(PASSES, &[]));
+            if now != last || proxy.under_way() > 0 {
+                (last, since) = (now, Instant::now());
+            }
+            let calm = since.elapsed();
+            if calm >= CALM { Ok(now.1) } else { Err(format!("{last:?} for {calm:?}")) }
+        })
     }
 
     /// What must not change while nothing is to be done: the lives of all containers.

@@ -67,7 +67,7 @@ fn after_a_reboot_everything_is_there_once() {
     let mut world = up(&engine);
     let before = world.lives();
     world.operator.kill();
-    engine.kill();
+    engine.stop();
     engine.launch();
     world.operator.start();
     world.settled(2);

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use qm_tests::support::manifests::web;
-use qm_tests::support::proxy::Faults;
+use qm_tests::support::manifests::{sleeper, web};
+use qm_tests::support::proxy::{Faults, Side};
 use qm_tests::support::wait;
 use qm_tests::support::world::World;
 use serde_json::Value;
@@ -107,4 +107,30 @@ fn the_operator_is_restarted() {
     world.operator.kill();
     world.operator.start();
     unharmed(&mut world, &before, mark);
+}
+
+#[test]
+fn a_change_that_nobody_has_acted_on_is_not_ready_after_a_restart() {
+    let mut world = World::up(&[sleeper("app")]);
+    world.proxy.trap(1, Side::Before);
+    world.write("all.yaml", &[sleeper("app").image("busybox:two")]);
+    let proxy = &world.proxy;
+    world.operator.until("the first write for the change", |_| if proxy.is_sprung() { Ok(()) } else { Err(String::new()) });
+    world.operator.kill();
+    world.proxy.release();
+    // Looking takes long, and acting comes to nothing.
+    world.proxy.set(Faults { delay: Duration::from_millis(700), ..Faults::default() });
+    world.proxy.trap(1, Side::Before);
+    world.operator.start();
+    wait::throughout(Duration::from_secs(8), || {
+        let app = world.operator.service(&world.namespace, "app");
+        let conditions = app["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let is_ready =
+            |c: &Value| c["type"] == "Ready" && c["status"] == "True" && c["observedGeneration"] == app["metadata"]["generation"];
+        if conditions.iter().any(is_ready) { Err(format!("the old container counts as the new revision: {app:#}")) } else { Ok(()) }
+    })
+    .unwrap();
+    world.proxy.release();
+    world.proxy.set(Faults::default());
+    world.settled(1);
 }

@@ -52,14 +52,18 @@ fn arrive(world: &mut World, goal: Goal) {
                     .collect();
                 if wrong.is_empty() { Ok(()) } else { Err(format!("{wrong:?}")) }
             });
+            let names = ["store", "app", "file", "plain", "last"].map(|service| world.name(service));
+            let wanted: BTreeMap<String, (String, String)> =
+                names.into_iter().map(|name| (name, ("running".to_owned(), id.clone()))).collect();
+            let found = || -> BTreeMap<String, (String, String)> {
+                docker.containers(&ns).into_iter().map(|(name, c)| (name, (c.state, c.image_id))).collect()
+            };
+            world.operator.until_within(LONG, &format!("five containers with {image}"), |_| {
+                let found = found();
+                if found == wanted { Ok(()) } else { Err(format!("{found:#?}")) }
+            });
             world.settled(5);
-            let found: BTreeMap<String, (String, String)> =
-                world.containers().into_iter().map(|(name, c)| (name, (c.state, c.image_id))).collect();
-            let wanted: BTreeMap<String, (String, String)> = ["store", "app", "file", "plain", "last"]
-                .iter()
-                .map(|name| (world.name(name), ("running".to_owned(), id.clone())))
-                .collect();
-            assert_eq!(found, wanted, "{}", world.operator.log());
+            assert_eq!(found(), wanted, "{}", world.operator.log());
             let networks: Vec<String> = docker.networks(&format!("quaymaster.dev/instance={ns}")).into_values().collect();
             assert_eq!(networks, [format!("{ns}_default")]);
             assert_eq!(world.reconcile_all(6), 0, "something is left to do");

@@ -7,7 +7,7 @@ use qm_api::meta::ObjectKey;
 use qm_api::name::Name;
 use qm_plan::budget::Budget;
 use qm_plan::leaf;
-use qm_plan::observed::{Container, Image, Network, RunState};
+use qm_plan::observed::{Container, Health, Image, Network, RunState};
 
 use super::{Inner, Link, World};
 use crate::docker::Facts;
@@ -105,7 +105,12 @@ impl World {
             if was_listed && differs {
                 inner.mirror_differences += 1;
             }
+            let is_new = !inner.containers.contains_key(&container.id);
+            let (id, runs) = (container.id.clone(), container.state == RunState::Running);
             touched.extend(inner.put_container(container, self));
+            if is_new && runs {
+                inner.health.insert(id, Health::Unprobed);
+            }
         }
         for other in listing.others {
             inner.put_other(other, &self.instance);

@@ -59,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) nets: BTreeMap<ObjectKey, Arc<DesiredNetwork>>,
     pub(crate) graph: Arc<Graph>,
     pub(crate) health: BTreeMap<Name, Health>,
+    /// First healthy moments that the store remembers, by container, with the start they belong to.
+    pub(crate) healthy_before: BTreeMap<Name, (Option<Timestamp>, Timestamp)>,
     pub(crate) external_health: BTreeMap<ObjectKey, Health>,
     pub(crate) troubles: BTreeMap<ObjectKey, Trouble>,
     pub(crate) exits: BTreeMap<ObjectKey, Spent>,
@@ -106,6 +108,7 @@ impl World {
             nets: BTreeMap::new(),
             graph: Arc::default(),
             health: BTreeMap::new(),
+            healthy_before: BTreeMap::new(),
             external_health: BTreeMap::new(),
             troubles: BTreeMap::new(),
             exits: BTreeMap::new(),
@@ -211,6 +214,11 @@ impl World {
         self.settle(inner, touched);
     }
 
+    /// What the store remembers of containers that are still the same: when they were first found healthy.
+    pub fn seed_healthy(&self, remembered: impl IntoIterator<Item = (Name, Option<Timestamp>, Timestamp)>) {
+        self.lock().healthy_before.extend(remembered.into_iter().map(|(id, start, since)| (id, (start, since))));
+    }
+
     /// Takes the result of a probe. It is dropped when the container was restarted since the probe began.
     pub fn put_health(&self, key: &ObjectKey, container: Option<(&Name, Option<Timestamp>)>, health: Health) {
         let mut inner = self.lock();
@@ -220,6 +228,10 @@ impl World {
             }
             Some((id, started_at)) => {
                 let is_current = inner.containers.get(id).is_some_and(|c| c.started_at == started_at);
+                let health = match (health, inner.healthy_before.get(id)) {
+                    (Health::Healthy { .. }, Some((start, since))) if *start == started_at => Health::Healthy { since: *since },
+                    (health, _) => health,
+                };
                 if !is_current || inner.health.get(id) == Some(&health) {
                     return;
                 }
