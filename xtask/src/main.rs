@@ -8,6 +8,8 @@ mod engine;
 mod fuzz;
 mod steps;
 
+use std::process::ExitCode;
+
 use anyhow::{Result, bail};
 
 const USAGE: &str = "usage: cargo xtask COMMAND
@@ -22,7 +24,17 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                            measure against Compose v2 and bare API calls, on a real Docker
 ";
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["test", rest @ ..] => chores::test(rest),
