@@ -122,7 +122,10 @@ impl Controller {
             let inner = self.world.lock();
             (inner.service_view(&desired, &self.world.instance), inner.graph.clone())
         };
-        let counts = desired.container().map(|_| replicas(&desired, &view));
+        // What cannot be seen is what it was.
+        let is_blind = !view.gaps.is_empty();
+        let (old_counts, old_slots) = old.as_ref().filter(|_| is_blind).map(|s| (s.replicas, s.slots.clone())).unzip();
+        let counts = old_counts.unwrap_or_else(|| desired.container().map(|_| replicas(&desired, &view)));
         let dependents = graph.dependents(key);
         let revisions = self.revisions_of(key);
         let mut conditions = old.map(|s| s.conditions).unwrap_or_default();
@@ -146,7 +149,7 @@ impl Controller {
             message,
             level: node.level,
             replicas: counts,
-            slots: slots(&desired, &view),
+            slots: old_slots.unwrap_or_else(|| slots(&desired, &view)),
             blocked_by: blockers(&desired, node, &snapshot).iter().map(blocked_by).collect(),
             dependencies: desired
                 .dependencies
