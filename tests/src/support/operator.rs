@@ -81,7 +81,14 @@ impl Operator {
         let setup = &self.setup;
         // It ends with the test that started it, also when that is killed.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(binary()).arg("run").arg("--manifests").arg(&setup.manifests).arg("--data-dir").arg(&setup.data_dir);
+        command
+            .args(["--pdeathsig", "KILL"])
+            .arg(binary())
+            .arg("run")
+            .arg("--manifests")
+            .arg(&setup.manifests)
+            .arg("--data-dir")
+            .arg(&setup.data_dir);
         command.arg("--socket").arg(&setup.socket).args(["--metrics", &self.metrics.to_string()]);
         command.args(["--docker-host", &setup.docker_host, "--instance", &setup.instance, "--settle", &setup.settle]);
         command.env_remove("DOCKER_HOST").env_remove("QUAYMASTER_SOCKET").stdin(Stdio::null());
