@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use qm_tests::support::engine::{Engine, Options};
 use qm_tests::support::manifests::{Service, sleeper, web};
 use qm_tests::support::proxy::Side;
 use qm_tests::support::world::{LONG, World};
@@ -38,7 +39,7 @@ fn want(world: &World, goal: Goal) {
 }
 
 /// Waits until the world is at its goal, then shows that nothing is left over and nothing left to do.
-fn arrive(world: &mut World, goal: Goal) {
+fn arrive(world: &mut World, engine: &mut Engine, goal: Goal) {
     let (docker, ns) = (world.docker.clone(), world.namespace.clone());
     match goal {
         Goal::Image(image) => {
@@ -70,7 +71,17 @@ fn arrive(world: &mut World, goal: Goal) {
         }
         Goal::Nothing => {
             let label = format!("quaymaster.dev/instance={ns}");
+            let mut leaks = 0;
             world.operator.until_within(LONG, "nothing left", |o| {
+                if leaks == 0 && docker.labelled(&label).is_empty() && o.log().contains("has active endpoints") {
+                    // Docker 20.10 may miscount the endpoints of a network when a request is cancelled half-way: it shows none, and says
+                    // that there are some. Only its restart mends that.
+                    println!("the engine counts endpoints that are not there; it is restarted");
+                    leaks += 1;
+                    engine.stop();
+                    engine.launch();
+                    o.cli(&["retry", "--all"]);
+                }
                 let (containers, networks) = (docker.labelled(&label), docker.networks(&label));
                 let objects = o.list("miniservices", &ns).len() + o.list("networks", &ns).len();
                 match containers.is_empty() && networks.is_empty() && objects == 0 {
@@ -149,25 +160,44 @@ fn approve_when_held(world: &mut World) {
     });
 }
 
-/// Deploy, change the image, delete: each with the operator killed at the n-th write, for n = 1, 2, 3, .. until no transition has that many.
+const DEPLOY: (&str, Goal) = ("deploy", Goal::Image("busybox:local"));
+const CHANGE: (&str, Goal) = ("change", Goal::Image("busybox:two"));
+const BACK: (&str, Goal) = ("change", Goal::Image("busybox:local"));
+const DELETE: (&str, Goal) = ("delete", Goal::Nothing);
+
+/// Deploy, change the image, delete: each with the operator killed at the n-th write, for n = 1, 2, 3, .. until no transition has that
+/// many. A change is the longest: in the end only changes are made, to and fro.
 fn every_kill_point(side: Side) {
-    let mut world = World::new();
+    let mut engine = Engine::start(Options::default());
+    let mut world = World::on(engine.docker());
     world.operator.start();
-    let mut open = BTreeMap::from([("deploy", true), ("change", true), ("delete", true)]);
-    let mut points = 0;
+    let mut writes = BTreeMap::from([("deploy", MOST), ("change", MOST), ("delete", MOST)]);
+    let mut now = Goal::Nothing;
     for n in 1..=MOST {
-        for (name, goal) in [("deploy", Goal::Image("busybox:local")), ("change", Goal::Image("busybox:two")), ("delete", Goal::Nothing)] {
-            if open.values().all(|o| !o) {
-                println!("{points} kill points {side:?} the answer; the longest transition has {} writes", n - 1);
-                return;
+        let round = match now {
+            Goal::Nothing => vec![DEPLOY, CHANGE, DELETE],
+            Goal::Image("busybox:two") => vec![BACK],
+            Goal::Image(_) => vec![CHANGE],
+        };
+        for (name, goal) in round {
+            let is_last = goal == Goal::Nothing && writes["deploy"] < MOST && writes["delete"] < MOST;
+            if is_last {
+                break;
             }
-            let killed = go_and_be_killed(&mut world, goal, n, side);
-            arrive(&mut world, goal);
-            open.insert(name, killed);
-            points += usize::from(killed);
+            if !go_and_be_killed(&mut world, goal, n, side) {
+                writes.entry(name).and_modify(|known| *known = (*known).min(n - 1));
+            }
+            arrive(&mut world, &mut engine, goal);
+            now = goal;
+        }
+        if writes.values().all(|n| *n < MOST) {
+            let points: usize = writes.values().sum();
+            drop(world);
+            println!("killed {side:?} the answer of every write: {points} points, {writes:?}");
+            return;
         }
     }
-    panic!("a transition of five services takes more than {MOST} writes: {open:?}");
+    panic!("a transition of five services takes more than {MOST} writes: {writes:?}");
 }
 
 #[test]
