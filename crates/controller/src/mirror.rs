@@ -16,7 +16,7 @@ use crate::docker::convert::{Listed, as_listed};
 use crate::docker::error::Retry;
 use crate::docker::read::Events;
 use crate::docker::{Docker, DockerError};
-use crate::world::{Listing, World};
+use crate::world::{Foreign, Listing, World};
 
 /// Inspects under way at once.
 const PARALLEL: usize = 16;
@@ -271,27 +271,35 @@ impl<'a> Follower<'a> {
         self.dirty.entry(thing).or_default();
     }
 
-    /// Marks what an event speaks of.
+    /// Marks what an event speaks of. What it says of foreign containers is all that is needed of them: they cost no call.
     fn note(&mut self, event: &EventMessage) {
         let action = event.action.as_deref().unwrap_or_default();
         let Some(actor) = &event.actor else { return };
         let id = Name::from(actor.id.as_deref().unwrap_or_default());
-        let attribute = |key: &str| actor.attributes.as_ref().and_then(|a| a.get(key)).map(Name::from);
+        let attributes: BTreeMap<String, String> = actor.attributes.clone().unwrap_or_default().into_iter().collect();
         match event.typ {
             Some(EventMessageTypeEnum::CONTAINER) => {
                 let word = action.split(':').next().unwrap_or_default();
                 const MATTERS: [&str; 10] =
                     ["create", "start", "die", "stop", "destroy", "rename", "update", "pause", "unpause", "health_status"];
-                if MATTERS.contains(&word) {
-                    self.mark(Thing::Container(id));
+                if !MATTERS.contains(&word) {
+                    return;
+                }
+                match self.world.note_foreign(&id, word, &attributes) {
+                    Foreign::Noted => {}
+                    Foreign::No => self.mark(Thing::Container(id)),
                 }
             }
-            Some(EventMessageTypeEnum::NETWORK) => {
-                self.mark(Thing::Network(id));
-                if let Some(container) = attribute("container").filter(|c| !c.is_empty()) {
-                    self.mark(Thing::Container(container));
+            Some(EventMessageTypeEnum::NETWORK) => match attributes.get("container").filter(|c| !c.is_empty()) {
+                Some(container) => {
+                    let container = Name::from(container.as_str());
+                    match self.world.note_attachment(&container, &id, action == "connect") {
+                        Foreign::Noted => {}
+                        Foreign::No => self.mark(Thing::Container(container)),
+                    }
                 }
-            }
+                None => self.mark(Thing::Network(id)),
+            },
             Some(EventMessageTypeEnum::VOLUME) if matches!(action, "create" | "destroy") => self.mark(Thing::Volume(id)),
             Some(EventMessageTypeEnum::IMAGE) => {
                 for image in self.world.known_images() {

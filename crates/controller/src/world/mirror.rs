@@ -1,6 +1,6 @@
 //! The mirror's part of the picture: what the engine has, and the indexes over it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use qm_api::meta::ObjectKey;
@@ -8,6 +8,7 @@ use qm_api::name::Name;
 use qm_plan::budget::Budget;
 use qm_plan::leaf;
 use qm_plan::observed::{Container, Health, Image, Network, RunState};
+use qm_plan::stamp::{COMPOSE_PROJECT, Stamp};
 
 use super::{Inner, Link, World};
 use crate::docker::Facts;
@@ -26,6 +27,15 @@ pub struct Listing {
     pub volumes: Vec<Name>,
     /// Containers of ours that could not be inspected, with their owner.
     pub failed: Vec<(Name, ObjectKey, String)>,
+}
+
+/// Whether an event was about something foreign, and therefore needs no look at the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Foreign {
+    /// It was, and what it says is in the picture.
+    Noted,
+    /// It may be about something of ours.
+    No,
 }
 
 impl World {
@@ -140,6 +150,7 @@ impl World {
         inner.gaps.remove(id);
         match container {
             None => {
+                touched.extend(inner.left_by(id, None));
                 let owner = inner.drop_container(id);
                 // What was kept because of it may go now.
                 touched.extend(owner.iter().flat_map(|owner| inner.needed_by(owner)));
@@ -148,6 +159,7 @@ impl World {
             }
             Some((Some(ours), _)) => {
                 touched.extend(inner.drop_other(id));
+                touched.extend(inner.left_by(id, Some(&ours)));
                 touched.extend(inner.put_container(ours, self));
             }
             Some((None, other)) => {
@@ -157,6 +169,45 @@ impl World {
             }
         }
         self.settle(inner, touched);
+    }
+
+    /// Takes what an event says of a container, if that is a foreign one: its attributes hold the name and every label.
+    pub fn note_foreign(&self, id: &Name, action: &str, attributes: &BTreeMap<String, String>) -> Foreign {
+        let stamp = Stamp::read(attributes);
+        let mut inner = self.lock();
+        let is_ours = stamp.as_ref().is_some_and(|s| s.instance == self.instance) || inner.containers.contains_key(id);
+        let Some(name) = attributes.get("name").filter(|_| !is_ours) else { return Foreign::No };
+        let mut touched = BTreeSet::new();
+        if action == "destroy" {
+            touched.extend(inner.drop_other(id));
+        } else {
+            let known = inner.others.get(id);
+            let network_ids = known.map(|o| o.network_ids.clone()).unwrap_or_default();
+            let project = attributes.get(COMPOSE_PROJECT).map(Name::from);
+            let other = Listed { id: id.clone(), name: name.trim_start_matches('/').into(), stamp, project, network_ids };
+            if known == Some(&other) {
+                return Foreign::Noted;
+            }
+            touched.extend(inner.drop_other(id));
+            touched.extend(inner.put_other(other, &self.instance));
+        }
+        self.settle(inner, touched);
+        Foreign::Noted
+    }
+
+    /// Takes what an event says of a foreign container that joined or left a network.
+    pub fn note_attachment(&self, container: &Name, network: &Name, joined: bool) -> Foreign {
+        let mut inner = self.lock();
+        let Some(other) = inner.others.get_mut(container) else { return Foreign::No };
+        other.network_ids.retain(|id| id != network);
+        if joined {
+            other.network_ids.push(network.clone());
+        }
+        // A network that is to go waits for those who still use it.
+        let owner = inner.networks.get(network).and_then(|n| n.stamp.as_ref()).map(|s| s.owner.clone());
+        let waiting = owner.filter(|owner| inner.nets.get(owner).is_some_and(|n| n.deleting));
+        self.settle(inner, waiting.into_iter().collect());
+        Foreign::Noted
     }
 
     /// One container of ours could not be read.
@@ -171,6 +222,12 @@ impl World {
     /// Takes one network as it is now; `None` = it is gone.
     pub fn put_network(&self, id: &Name, network: Option<Network>) {
         let mut inner = self.lock();
+        // Whoever uses it looks again when it changed, not each time that somebody looked at it.
+        if let Some(network) = &network
+            && inner.networks.get(id).is_some_and(|old| **old == *network)
+        {
+            return;
+        }
         let mut touched = BTreeSet::new();
         if let Some(old) = inner.networks.remove(id) {
             touched.extend(inner.forget_network(&old));
@@ -258,6 +315,15 @@ impl World {
 impl Inner {
     pub(crate) fn everything(&self) -> BTreeSet<ObjectKey> {
         self.services.keys().chain(self.nets.keys()).cloned().collect()
+    }
+
+    /// Networks that are to go and that this container of ours has left: they wait for that.
+    fn left_by(&self, id: &Name, now: Option<&Container>) -> Vec<ObjectKey> {
+        let Some(old) = self.containers.get(id) else { return Vec::new() };
+        let stays = |network: &Name| now.is_some_and(|c| c.networks.values().any(|a| a.network_id == *network));
+        let left = old.networks.values().filter(|a| !stays(&a.network_id)).filter_map(|a| self.networks.get(&a.network_id));
+        let owners = left.filter_map(|n| n.stamp.as_ref()).map(|s| s.owner.clone());
+        owners.filter(|owner| self.nets.get(owner).is_some_and(|n| n.deleting)).collect()
     }
 
     fn put_container(&mut self, container: Container, world: &World) -> Option<ObjectKey> {

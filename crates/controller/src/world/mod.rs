@@ -26,7 +26,7 @@ use crate::docker::Facts;
 use crate::docker::convert::Listed;
 use crate::queue::Queue;
 
-pub use mirror::Listing;
+pub use mirror::{Foreign, Listing};
 pub use view::ProbeTarget;
 
 /// The link to the engine.
