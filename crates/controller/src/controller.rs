@@ -70,8 +70,8 @@ pub struct Controller {
     pub events: Arc<Events>,
     /// Metrics.
     pub metrics: Metrics,
-    /// Where files for read-only containers may be put; for later use by binds.
-    pub data_dir: std::path::PathBuf,
+    /// Where files for read-only containers are kept, on the engine's host.
+    pub files_dir: String,
     pub(crate) writes: Semaphore,
     memory: Mutex<BTreeMap<ObjectKey, Memory>>,
     revisions: Mutex<BTreeMap<ObjectKey, Vec<RevisionRecord>>>,
@@ -86,7 +86,7 @@ impl Controller {
         refresher: Refresher,
         clock: Clock,
         metrics: Metrics,
-        data_dir: std::path::PathBuf,
+        files_dir: String,
     ) -> Self {
         let revisions = load_revisions(&store);
         let events = Arc::new(Events::new(store.clone(), clock.clone()));
@@ -97,7 +97,7 @@ impl Controller {
             clock,
             events,
             metrics,
-            data_dir,
+            files_dir,
             writes: Semaphore::new(PARALLEL_WRITES),
             memory: Mutex::default(),
             revisions: Mutex::new(revisions),

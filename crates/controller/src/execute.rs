@@ -1,6 +1,7 @@
 //! Carries out a plan: walks its steps in their order with bounded parallelism, stops at what waits, decides nothing (DESIGN 4, step 7).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -97,7 +98,7 @@ impl Controller {
             self.remember(key, |m| m.progress = Some(text));
             self.world.mark_status([key.clone()]);
         };
-        let outcome = self.docker.act(&step.action, made, &progress).await;
+        let outcome = self.docker.act(&step.action, made, Path::new(&self.files_dir), &progress).await;
         let verb = step.action.verb();
         let what = format!("{verb} {}: {}", target_text(step), step.cause);
         match &outcome {
@@ -142,6 +143,7 @@ fn doubtful(step: &Step, made: &BTreeMap<usize, Name>, error: &DockerError) -> V
     let is_unclear = error.retry() != Retry::Terminal;
     match &step.action {
         Action::Pull { reference } => vec![Thing::Image(reference.as_str().into())],
+        Action::PlaceFiles { .. } => Vec::new(),
         Action::CreateVolume { name, .. } => vec![Thing::Volume(name.as_str().into())],
         Action::CreateContainer { .. } if is_unclear => vec![Thing::Containers, Thing::Networks],
         Action::CreateContainer { body, .. } => vec![Thing::Image(body.image.as_str().into())],

@@ -157,6 +157,7 @@ impl Controller {
             gates: &gates,
             revisions: &revisions,
             pinned_image: pinned_image.as_ref(),
+            files_dir: &self.files_dir,
             settled_generation: memory.settled_generation,
             pulled_generation: memory.pulled_generation,
             default_log_grows: self.world.facts().is_some_and(|f| f.default_log_grows),

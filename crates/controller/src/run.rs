@@ -104,7 +104,7 @@ impl Operator {
             refresher,
             config.clock.clone(),
             metrics,
-            config.data_dir,
+            config.data_dir.join("files").display().to_string(),
         ));
         let sources = Arc::new(Sources::new(config.sources));
         controller.feed_all();

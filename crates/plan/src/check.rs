@@ -99,7 +99,11 @@ fn reaches(plan: &Plan, from: usize, to: usize) -> bool {
 /// The existing thing that an action changes, and the step whose product it uses.
 fn subject(action: &Action) -> (Option<&Name>, Option<usize>) {
     match action {
-        Action::Pull { .. } | Action::CreateVolume { .. } | Action::CreateContainer { .. } | Action::CreateNetwork { .. } => (None, None),
+        Action::Pull { .. }
+        | Action::CreateVolume { .. }
+        | Action::PlaceFiles { .. }
+        | Action::CreateContainer { .. }
+        | Action::CreateNetwork { .. } => (None, None),
         Action::WriteFiles { container, .. } | Action::Connect { container, .. } | Action::Start { container } => match container {
             ContainerRef::Id(id) => (Some(id), None),
             ContainerRef::Made(index) => (None, Some(*index)),

@@ -121,7 +121,7 @@ impl Plan {
                 (Action::CreateContainer { .. } | Action::CreateNetwork { .. } | Action::CreateVolume { .. }, _) => 0,
                 (Action::RemoveContainer { .. }, Cause::Superseded | Cause::Revision { .. }) => continue,
                 (Action::RemoveContainer { .. } | Action::RemoveNetwork { .. }, _) => 3,
-                (Action::Pull { .. } | Action::WriteFiles { .. }, _) => continue,
+                (Action::Pull { .. } | Action::PlaceFiles { .. } | Action::WriteFiles { .. }, _) => continue,
                 (_, Cause::New | Cause::Missing | Cause::Revision { .. } | Cause::Superseded | Cause::Deleted | Cause::Orphan) => continue,
                 _ => 1,
             };

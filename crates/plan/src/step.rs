@@ -114,6 +114,13 @@ pub struct FileWrite {
     pub content: Arc<[u8]>,
 }
 
+impl FileWrite {
+    /// The name under which it is kept on the host: another mode is another file.
+    pub fn kept_as(digest: &str, mode: u32) -> String {
+        format!("{digest}-{mode:o}")
+    }
+}
+
 /// The resolved create body of a network.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -160,6 +167,12 @@ pub enum Action {
         image: ImageRef,
         /// Everything else.
         body: Box<Body>,
+    },
+    /// Keep files on the host, by their digest: a container with a read-only root file system gets them as binds, since nothing can
+    /// be written into it. Never taken away while a container may have them.
+    PlaceFiles {
+        /// What.
+        files: Vec<FileWrite>,
     },
     /// Write files into a container that was not started yet.
     WriteFiles {
@@ -246,6 +259,7 @@ impl Action {
             Self::Pull { .. } => "pull",
             Self::CreateVolume { .. } => "create-volume",
             Self::CreateContainer { .. } => "create",
+            Self::PlaceFiles { .. } => "place-files",
             Self::WriteFiles { .. } => "write-files",
             Self::Connect { .. } => "connect",
             Self::Disconnect { .. } => "disconnect",

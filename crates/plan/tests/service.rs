@@ -10,8 +10,10 @@ use insta::assert_snapshot;
 use model::{Model, service};
 use proptest::prelude::*;
 use qm_api::meta::ObjectKey;
+use qm_plan::desired::MountSource;
 use qm_plan::kinds::mini_service::Gate;
 use qm_plan::observed::{Gap, Image, RunState};
+use qm_plan::step::Action;
 
 #[test]
 fn a_new_service_is_made_connected_and_started() {
@@ -82,6 +84,23 @@ fn what_others_change_is_put_back() {
         model.settle();
     }
     assert_snapshot!(text);
+}
+
+#[test]
+fn files_of_a_read_only_container_are_binds() {
+    let configs = "configs: [{name: c, target: /etc/c, content: hello, mode: \"0440\"}]";
+    let mut model = Model::new(service(&format!("{{image: a:1, networks: [data], readOnly: true, {configs}}}"), ""));
+    assert_snapshot!(model.plan());
+    let bind = MountSource::Bind("/data/files/2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824-440".to_owned());
+    let plan = model.current();
+    let bodies = plan.steps.iter().filter_map(|s| match &s.action {
+        Action::CreateContainer { body, .. } => Some(body),
+        _ => None,
+    });
+    let bodies: Vec<_> = bodies.collect();
+    assert!(bodies.iter().all(|b| b.mounts.iter().any(|m| m.target == "/etc/c" && m.source == bind && m.read_only)));
+    assert_eq!(bodies.len(), 1);
+    model.settle();
 }
 
 #[test]

@@ -102,7 +102,8 @@ async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
         dial: dial::system(),
         clock: clock.clone(),
         store: store.clone(),
-        data_dir: args.data_dir.clone(),
+        // Binds are made from what lies in it, and the engine takes absolute paths only.
+        data_dir: std::path::absolute(&args.data_dir)?,
         registry: registry.clone(),
         relist_every: RELIST_EVERY,
         sources: args.manifests.iter().map(|s| Name::from(s.id.as_str())).collect(),

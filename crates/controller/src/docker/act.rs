@@ -1,6 +1,10 @@
 //! Carries out one step: one external call. Nothing is decided here; what an answer means is the next pass's business.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use bollard::models::{
     ContainerCreateBody, ContainerUpdateBody, EndpointIpamConfig, EndpointSettings, HostConfig, HostConfigLogConfig, Ipam, IpamConfig,
@@ -36,8 +40,8 @@ pub struct Done {
 }
 
 impl Docker {
-    /// Carries out one action. `made` = the ids of containers that earlier steps of the plan made, by step index; `progress` hears of
-    /// a long pull.
+    /// Carries out one action. `made` = the ids of containers that earlier steps of the plan made, by step index; `files_dir` =
+    /// where files are kept on the engine's host; `progress` hears of a long pull.
     ///
     /// # Errors
     /// What the engine, or the way to it, had against it. A container that is already as wanted is no error.
@@ -45,6 +49,7 @@ impl Docker {
         &self,
         action: &Action,
         made: &BTreeMap<usize, Name>,
+        files_dir: &Path,
         progress: &(dyn Fn(String) + Send + Sync),
     ) -> Result<Done, DockerError> {
         let container = |id: &Name| Done { container: Some(id.clone()), ..Done::default() };
@@ -55,6 +60,7 @@ impl Docker {
             }
         };
         match action {
+            Action::PlaceFiles { files } => place_files(files_dir, files),
             Action::Pull { reference } => {
                 self.pull(reference, progress).await?;
                 Ok(Done { image: Some(reference.as_str().into()), ..Done::default() })
@@ -157,6 +163,27 @@ impl Docker {
             }
         }
     }
+}
+
+/// Keeps files on the host under their digests. A file that is there already is whole: it came to its place by a rename.
+///
+/// # Errors
+/// What the file system had against it; it is tried again.
+fn place_files(dir: &Path, files: &[FileWrite]) -> Result<Done, DockerError> {
+    let failed = |source| DockerError::HostFile { dir: dir.to_path_buf(), source };
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    for file in files {
+        let place = dir.join(FileWrite::kept_as(&file.digest, file.mode));
+        if place.exists() {
+            continue;
+        }
+        let mut new = tempfile::Builder::new().permissions(Permissions::from_mode(file.mode)).tempfile_in(dir).map_err(failed)?;
+        new.write_all(&file.content).and_then(|()| new.as_file().sync_all()).map_err(failed)?;
+        // The mode was cut by the umask of this process when the file was made.
+        new.as_file().set_permissions(Permissions::from_mode(file.mode)).map_err(failed)?;
+        new.persist(&place).map_err(|e| failed(e.error))?;
+    }
+    Ok(Done::default())
 }
 
 fn with_grace(seconds: i64) -> Duration {

@@ -48,6 +48,15 @@ pub enum DockerError {
         /// What it said.
         message: String,
     },
+    /// A file for a container could not be kept on the host.
+    #[error("the files of the container cannot be kept in {dir}")]
+    HostFile {
+        /// Where.
+        dir: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The answer could not be read.
     #[error("the Docker engine's answer could not be read")]
     Decode(#[source] Box<bollard::errors::Error>),
@@ -81,7 +90,7 @@ impl DockerError {
     /// Whether trying again can help.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Unreachable(_) | Self::Timeout { .. } | Self::Decode(_) => Retry::Transient,
+            Self::Unreachable(_) | Self::Timeout { .. } | Self::Decode(_) | Self::HostFile { .. } => Retry::Transient,
             Self::TooOld { .. } | Self::TooNew { .. } => Retry::Terminal,
             Self::Answer { code: 404 | 409 | 304, .. } => Retry::Conflict,
             Self::Answer { code: 400..=499, .. } => Retry::Terminal,
@@ -111,6 +120,8 @@ impl DockerError {
             Self::Unreachable(_) | Self::Timeout { .. } => (Reason::EngineUnreachable, false),
             Self::TooOld { .. } | Self::TooNew { .. } => (Reason::EngineUnreachable, true),
             Self::Decode(_) => (Reason::Unknown, false),
+            Self::HostFile { source, .. } if source.kind() == io::ErrorKind::StorageFull => (Reason::DiskFull, false),
+            Self::HostFile { .. } => (Reason::StepFailed, false),
             Self::Answer { .. } if has("port is already allocated") || has("address already in use") => (Reason::PortTaken, false),
             Self::Answer { .. } if has("no space left on device") => (Reason::DiskFull, false),
             Self::Answer { .. }

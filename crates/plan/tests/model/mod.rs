@@ -112,6 +112,7 @@ impl Model {
             gates: &self.gates,
             revisions: &self.revisions,
             pinned_image: pinned_image.as_ref(),
+            files_dir: "/data/files",
             settled_generation: self.settled_generation,
             pulled_generation: None,
             default_log_grows: true,
@@ -250,7 +251,7 @@ impl Model {
                 container.restart_policy = body.restart_policy.as_str().into();
                 made.insert(index, id);
             }
-            Action::WriteFiles { .. } => {}
+            Action::PlaceFiles { .. } | Action::WriteFiles { .. } => {}
             Action::Connect { container, join } => {
                 let id = resolve(container);
                 let old = self.at(&id).networks.insert(join.network_name.clone(), attachment(join));

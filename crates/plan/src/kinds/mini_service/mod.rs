@@ -56,6 +56,8 @@ pub struct Context<'a> {
     pub revisions: &'a [Revision],
     /// What is known of the image of the newest revision, by id.
     pub pinned_image: Option<&'a Image>,
+    /// The folder on the engine's host where [`Action::PlaceFiles`] keeps files.
+    pub files_dir: &'a str,
     /// The generation that was last recorded as done; a difference from an older one is a change, not drift.
     pub settled_generation: u64,
     /// The generation for which an image was pulled by this process.

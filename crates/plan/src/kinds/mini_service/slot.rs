@@ -7,7 +7,7 @@ use qm_api::name::Name;
 
 use super::target::Target;
 use super::{Planner, VolumesMade, drift};
-use crate::desired::{DesiredMount, MountSource, restart_policy};
+use crate::desired::{DesiredFile, DesiredMount, MountSource, restart_policy};
 use crate::leaf::engine_resources;
 use crate::observed::{Container, RunState};
 use crate::own::is_healthy;
@@ -108,7 +108,7 @@ fn keep_container(planner: &Planner<'_>, slot: &Slot<'_>, keep: &Container, rati
     if should_start(planner, keep) {
         let mut waits = planner.start_waits(Some(keep.finished_at.unwrap_or(keep.created_at)));
         waits.extend(rationed);
-        if keep.state == RunState::Created && !planner.spec.files.is_empty() {
+        if keep.state == RunState::Created && has_writes(planner) {
             let write = write_files(planner, slot.number, ContainerRef::Id(keep.id.clone()), new_or_missing(planner));
             before = vec![plan.push(Step { waits: waits.clone(), after: before, ..write })];
         }
@@ -231,6 +231,9 @@ fn make_container(
     let mut before: Vec<usize> = target.pull.into_iter().collect();
     let (mut create_waits, joins) = joins(planner);
     before.extend(create_volumes(planner, volumes, plan));
+    if planner.spec.read_only && !planner.spec.files.is_empty() {
+        before.push(plan.push(planner.step(number, Action::PlaceFiles { files: files(planner) }, cause.clone())));
+    }
     let image = if target.pull.is_some() { ImageRef::AfterPull } else { ImageRef::Id(target.image_id.clone()) };
     let body = body(planner, target, number, &slot.outdated, joins.first().cloned());
     create_waits.extend(planner.ctx.brake.clone());
@@ -244,7 +247,7 @@ fn make_container(
     }
     let mut waits = planner.start_waits(Some(planner.ctx.now));
     waits.extend(rationed);
-    if !planner.spec.files.is_empty() {
+    if has_writes(planner) {
         let write = write_files(planner, number, made(), cause.clone());
         before.push(plan.push(Step { waits: waits.clone(), after: vec![create], ..write }));
     }
@@ -292,14 +295,19 @@ fn stop(planner: &Planner<'_>, slot: u32, old: &Container, waits: Vec<Wait>, pla
     Some(plan.push(Step { waits, ..planner.step(slot, action, Cause::Superseded) }))
 }
 
+/// Files are written into a container before its start, unless nothing can be written into it: then they are binds.
+fn has_writes(planner: &Planner<'_>) -> bool {
+    !planner.spec.files.is_empty() && !planner.spec.read_only
+}
+
+fn files(planner: &Planner<'_>) -> Vec<FileWrite> {
+    let write =
+        |f: &DesiredFile| FileWrite { target: f.target.clone(), mode: f.mode, digest: f.digest.clone(), content: f.content.clone() };
+    planner.spec.files.iter().map(write).collect()
+}
+
 fn write_files(planner: &Planner<'_>, slot: u32, container: ContainerRef, cause: Cause) -> Step {
-    let files = planner
-        .spec
-        .files
-        .iter()
-        .map(|f| FileWrite { target: f.target.clone(), mode: f.mode, digest: f.digest.clone(), content: f.content.clone() })
-        .collect();
-    planner.step(slot, Action::WriteFiles { container, files }, cause)
+    planner.step(slot, Action::WriteFiles { container, files: files(planner) }, cause)
 }
 
 fn create_volumes(planner: &Planner<'_>, made: &mut VolumesMade, plan: &mut Plan) -> Vec<usize> {
@@ -389,6 +397,13 @@ fn rotating_log() -> (String, BTreeMap<String, String>) {
 
 fn mounts(planner: &Planner<'_>, old: &[&Container]) -> Vec<DesiredMount> {
     let mut mounts = planner.spec.mounts.clone();
+    if planner.spec.read_only {
+        mounts.extend(planner.spec.files.iter().map(|f| DesiredMount {
+            target: f.target.clone(),
+            source: MountSource::Bind(format!("{}/{}", planner.ctx.files_dir, FileWrite::kept_as(&f.digest, f.mode))),
+            read_only: true,
+        }));
+    }
     let newest = old.iter().max_by_key(|c| (c.created_at, c.id.clone()));
     for (target, volume) in newest.iter().flat_map(|c| c.anonymous_volumes.iter()) {
         if !mounts.iter().any(|m| m.target.trim_end_matches('/') == target.trim_end_matches('/')) {
