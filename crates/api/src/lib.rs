@@ -13,6 +13,7 @@ pub mod graph;
 pub mod kinds;
 pub mod manifest;
 pub mod meta;
+pub mod mutant;
 pub mod name;
 pub mod registry;
 pub mod schema;

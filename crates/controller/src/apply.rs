@@ -12,6 +12,7 @@ use qm_api::field::Violation;
 use qm_api::kinds::mini_service::KIND as SERVICE;
 use qm_api::manifest::{self, ParsedFile};
 use qm_api::meta::{Object, ObjectKey};
+use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
 use qm_plan::leaf::hex_digest;
 use qm_store::{Durability, Outcome, Precondition, Snapshot, StoreError};
@@ -140,6 +141,7 @@ pub async fn run(controller: Arc<Controller>, sources: Arc<Sources>) {
         if let Some(inputs) = sources.inputs() {
             match controller.apply(&sources, &inputs).await {
                 Ok(()) => retry = std::time::Duration::from_millis(200),
+                Err(_) if planted(Mutant::StoreErrorSwallowed) => {}
                 Err(error) => {
                     tracing::warn!(error = %error, "the manifests could not be stored; they will be again");
                     tokio::time::sleep(retry).await;
@@ -259,7 +261,7 @@ impl Controller {
         let (containers, networks) = inner.orphans(key);
         let stamped = containers.iter().filter_map(|c| c.stamp.as_ref()).chain(networks.iter().filter_map(|n| n.stamp.as_ref()));
         let uid = stamped.map(|s| s.uid.clone()).find(|uid| !uid.is_empty());
-        uid.unwrap_or_else(|| self.clock.uid())
+        uid.filter(|_| !planted(Mutant::StampsUnread)).unwrap_or_else(|| self.clock.uid())
     }
 
     /// A namespace with a service that names no network has a network `default`, as with Compose.
@@ -314,18 +316,21 @@ impl Controller {
             let Some(source) = object.meta.annotations.get(SOURCE) else { continue };
             let entry = by_source.entry(source.clone()).or_default();
             entry.0 += 1;
-            if !is_wanted && !is_frozen {
+            if !is_wanted && (!is_frozen || planted(Mutant::Unfrozen)) {
                 entry.1.push(object.key.clone());
             }
         }
         for input in inputs {
             let Some((total, lost)) = by_source.remove(&input.id).filter(|(_, lost)| !lost.is_empty()) else { continue };
-            if input.problem.is_some() || !input.absence_counts || admission.prune_held.contains_key(&input.id) {
+            if input.problem.is_some()
+                || (!input.absence_counts && !planted(Mutant::AbsenceCounts))
+                || admission.prune_held.contains_key(&input.id)
+            {
                 continue;
             }
             let hash = hex_digest(json!({ "prune": input.id, "objects": lost }).to_string().as_bytes());
             let is_much = lost.len() == total || (lost.len() > 3 && lost.len() * 2 > total);
-            if is_much && !approvals.contains(&hash) {
+            if is_much && !approvals.contains(&hash) && !planted(Mutant::PruneUnheld) {
                 let message = format!(
                     "{} of {total} objects of {} are gone at once; they stay until this is approved: quaymaster approve {}",
                     lost.len(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bollard::models::{EventMessage, EventMessageTypeEnum};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
 use tokio::sync::{mpsc, oneshot};
 
@@ -171,11 +172,15 @@ impl<'a> Follower<'a> {
                 }
                 event = events.next() => match event {
                     Some(Ok(event)) => self.note(&event),
+                    Some(Err(_)) | None if planted(Mutant::NoRelist) => {
+                        tokio::time::sleep(AFTER_FAILURE).await;
+                        events = self.docker.events();
+                    }
                     Some(Err(error)) => return error.line(),
                     None => return "the engine ended its event stream".to_owned(),
                 },
                 Some((thing, ack)) = requests.0.recv() => self.dirty.entry(thing).or_default().push(ack),
-                _ = relist.tick() => {
+                _ = relist.tick(), if !planted(Mutant::TrustEvents) => {
                     self.dirty.entry(Thing::Containers).or_default();
                     self.dirty.entry(Thing::Networks).or_default();
                 }
@@ -223,7 +228,7 @@ impl<'a> Follower<'a> {
             Looked::Container(id, Ok(container)) => {
                 let found = container.map(|c| {
                     let listed: Listed = as_listed(&c, c.project.clone());
-                    let ours = c.stamp.as_ref().is_some_and(|s| s.instance == self.world.instance);
+                    let ours = c.stamp.as_ref().is_some_and(|s| s.is_of(&self.world.instance));
                     (ours.then_some(c), listed)
                 });
                 self.world.put_container(&id, found);
@@ -320,7 +325,7 @@ pub(crate) async fn list(docker: &Docker, world: &World) -> Result<Listing, Dock
     let mut listing = Listing { networks: docker.list_networks().await?, volumes: docker.list_volumes().await?, ..Listing::default() };
     let all = docker.list_containers().await?;
     let (ours, others): (Vec<Listed>, Vec<Listed>) =
-        all.into_iter().partition(|c| c.stamp.as_ref().is_some_and(|s| s.instance == world.instance));
+        all.into_iter().partition(|c| c.stamp.as_ref().is_some_and(|s| s.is_of(&world.instance)));
     listing.others = others;
     let inspects = ours.into_iter().map(|row| async move {
         let answer = docker.inspect_container(&row.id).await;

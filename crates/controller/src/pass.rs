@@ -6,6 +6,7 @@ use std::sync::Arc;
 use qm_api::conditions::Reason;
 use qm_api::kinds::mini_service;
 use qm_api::meta::{Object, ObjectKey};
+use qm_api::mutant::{Mutant, planted};
 use qm_plan::budget::Budget;
 use qm_plan::check::check;
 use qm_plan::desired::DesiredService;
@@ -82,6 +83,9 @@ impl Controller {
         let pause = FIRST_BACKOFF_MS.saturating_mul(1 << (failures - 1).min(10)).min(LAST_BACKOFF_MS);
         let until = self.clock.mono_ms() + pause;
         self.remember(key, |m| m.backoff_until_ms = until);
+        if planted(Mutant::GiveUp) {
+            return Next::Never;
+        }
         Next::At(until)
     }
 

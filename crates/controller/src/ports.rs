@@ -9,6 +9,7 @@ use qm_api::availability::Availability;
 use qm_api::kinds::intent::{Act, IntentSpec, KIND as INTENT, Scope};
 use qm_api::kinds::mini_service::KIND as SERVICE;
 use qm_api::meta::{Object, ObjectKey};
+use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::plan::Plan;
@@ -156,7 +157,8 @@ impl Operator {
         for key in intents::outdated(&snapshot, now) {
             tx.delete(key, Precondition::default(), now);
         }
-        let committed = tx.commit(Durability::Durable).await?;
+        let durability = if planted(Mutant::ActNotDurable) { Durability::Soon } else { Durability::Durable };
+        let committed = tx.commit(durability).await?;
         let stored = committed.outcomes.iter().map(|o| o.object()).find(|o| o.key == intent.key);
         let intent = stored.map_or(intent, |o| (**o).clone());
         self.sources.poke();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use qm_api::meta::ObjectKey;
+use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
 
 /// Prefix of every label of ours.
@@ -62,6 +63,11 @@ impl Stamp {
             slot: labels.get(SLOT).and_then(|s| s.parse().ok()).unwrap_or(0),
             image: get(IMAGE).unwrap_or_default(),
         })
+    }
+
+    /// Whether the thing is this instance's.
+    pub fn is_of(&self, instance: &Name) -> bool {
+        self.instance == *instance || planted(Mutant::ForeignIsOurs)
     }
 
     /// The labels, with those that other tools look for: Compose's project, service, number, hash and one-off mark.

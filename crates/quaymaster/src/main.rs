@@ -1,13 +1,5 @@
-//! The `quaymaster` program. Wiring only: the command line is in `cli`, the operator is put together in `wiring`.
+//! The `quaymaster` program. All of it is in the library of the same name.
 
-mod cli;
-mod client;
-mod output;
-mod report;
-mod wiring;
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    cli::main()
+fn main() -> std::process::ExitCode {
+    quaymaster::main()
 }

@@ -7,28 +7,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use qm_api::admit::{Attached, Unreadable};
 use qm_api::kinds::intent::{Act, Scope};
-use qm_api::manifest::{self, Limits, ParsedFile};
-use qm_api::meta::ObjectKey;
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
-use qm_apiserver as api;
 use qm_apiserver::Listener;
-use qm_controller::apply::SourceInput;
 use qm_controller::clock::Clock;
 use qm_controller::dial::{self, Address};
 use qm_controller::docker::{Docker, Facts};
 use qm_controller::instance::InstanceLock;
-use qm_controller::ports::{ActRequest, AskError};
+use qm_controller::ports::ActRequest;
 use qm_controller::run::{Config, OnConnect, Operator};
 use qm_controller::shadow::plan_offline;
-use qm_source::{Absence, Attachment, Directory, Health, Manifest, References, RelPath, Snapshot};
+use qm_source::Directory;
 use qm_store::backend::Redb;
 use qm_store::{Options, Store};
 use serde_json::Value;
 
 use crate::cli::run::{LogFormat, RunArgs};
+use crate::intake::{Intake, references};
+use crate::ports::ports;
 
 /// How often the mirror lists everything again.
 const RELIST_EVERY: Duration = Duration::from_secs(300);
@@ -205,62 +202,6 @@ async fn observe(operator: &Operator) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn references() -> References {
-    Arc::new(|path: &RelPath, bytes: &[u8]| {
-        manifest::references(&path.as_str().into(), bytes).iter().filter_map(|name| RelPath::parse(name).ok()).collect()
-    })
-}
-
-/// Parses what a source delivers; a file that did not change is not parsed again.
-#[derive(Default)]
-struct Parser {
-    parsed: BTreeMap<(Name, [u8; 32]), Arc<ParsedFile>>,
-}
-
-impl Parser {
-    fn input(&mut self, snapshot: &Snapshot, place: String) -> SourceInput {
-        let id = Name::from(snapshot.source.as_str());
-        let mut input = SourceInput { id: id.clone(), place, ..SourceInput::default() };
-        let limits = Limits::default();
-        let mut next = BTreeMap::new();
-        for (path, manifest) in &snapshot.manifests {
-            let name = Name::from(path.as_str());
-            match manifest {
-                Manifest::File(file) => {
-                    let key = (name.clone(), file.digest);
-                    let parsed = self.parsed.remove(&key).unwrap_or_else(|| Arc::new(manifest::parse_file(&name, &file.bytes, &limits)));
-                    input.files.push(parsed.clone());
-                    next.insert(key, parsed);
-                }
-                Manifest::Refused(problem) => {
-                    input.unreadable.push(Unreadable { source: id.clone(), file: name, reason: problem.to_string() });
-                }
-            }
-        }
-        self.parsed = next;
-        input.attachments = snapshot.attachments.iter().map(|(path, a)| (path.as_str().into(), attached(a))).collect();
-        input.absence_counts = snapshot.absence == Absence::Counts;
-        input.problem = match &snapshot.health {
-            Health::Ready => None,
-            Health::Degraded { reason } => {
-                tracing::debug!(source = %id, reason, "the source is watched in a slower way");
-                None
-            }
-            Health::Unreadable { reason } => Some(reason.clone()),
-        };
-        input.held = snapshot.held.iter().map(|h| (h.path.as_str().to_owned(), format!("{:?}", h.why))).collect();
-        input
-    }
-}
-
-fn attached(attachment: &Attachment) -> Attached {
-    match attachment {
-        Attachment::File(file) => Attached::File { digest: file.digest, bytes: file.bytes.clone() },
-        Attachment::Missing => Attached::Missing,
-        Attachment::Refused(problem) => Attached::Refused(problem.to_string()),
-    }
-}
-
 fn source_options(settle: Duration) -> qm_source::Options {
     qm_source::Options { settle, ..qm_source::Options::default() }
 }
@@ -269,103 +210,12 @@ fn follow(spec: qm_source::Spec, args: &RunArgs, operator: Arc<Operator>) -> any
     let place = spec.dir.display().to_string();
     let (directory, mut receiver) = Directory::spawn(spec, source_options(args.settle.as_std()), references())?;
     tokio::spawn(async move {
-        let mut parser = Parser::default();
+        let mut intake = Intake::default();
         while let Some(snapshot) = receiver.next().await {
-            operator.sources.set(parser.input(&snapshot, place.clone()));
+            operator.sources.set(intake.input(&snapshot, place.clone()));
         }
     });
     Ok(directory)
-}
-
-fn ports(operator: &Arc<Operator>, clock: &Clock) -> api::Ports {
-    let acting = operator.clone();
-    let planning = operator.clone();
-    let (graph, overview, usable, logs, ready) = (operator.clone(), operator.clone(), operator.clone(), operator.clone(), operator.clone());
-    let (now, version) = (clock.clone(), env!("CARGO_PKG_VERSION").to_owned());
-    let started = clock.wall();
-    let shown = version.clone();
-    api::Ports {
-        act: Arc::new(move |r: api::ActRequest| {
-            let operator = acting.clone();
-            Box::pin(async move {
-                let request = ActRequest {
-                    act: r.act,
-                    scope: r.scope,
-                    actor: r.actor,
-                    reason: r.reason,
-                    until: r.until,
-                    step_hash: r.step_hash,
-                    to: r.to,
-                };
-                operator.act(request).await.map_err(port_error)
-            })
-        }),
-        plan: Arc::new(move |request: api::PlanRequest| {
-            let operator = planning.clone();
-            Box::pin(async move {
-                let plan = match request.sources.is_empty() {
-                    true => operator.plan(),
-                    false => operator.plan_with(request.sources.iter().map(candidate).collect()).await.map_err(port_error)?,
-                };
-                Ok(api::PlanAnswer { plan: plan.to_json(), text: plan.to_string() })
-            })
-        }),
-        graph: Arc::new(move || graph.graph()),
-        overview: Arc::new(move || {
-            let mut overview = overview.overview();
-            overview["version"] = shown.clone().into();
-            overview["startedAt"] = Value::String(started.to_string());
-            overview
-        }),
-        usable: Arc::new(move |namespace: &str, name: &str| {
-            let answer = usable.usable(namespace, name)?;
-            Some(api::Usable { body: answer.body, usable: answer.usable, retry_after_seconds: answer.retry_after_seconds })
-        }),
-        logs: Arc::new(move |r: api::LogRequest| {
-            let key = ObjectKey::new("MiniService", r.namespace.as_str(), r.name.as_str());
-            let opened = logs.logs(&key, r.slot, r.follow, r.tail_lines, r.timestamps).map_err(port_error);
-            Box::pin(async move { opened })
-        }),
-        ready: Arc::new(move || {
-            let reasons = ready.unready();
-            if reasons.is_empty() { Ok(()) } else { Err(reasons) }
-        }),
-        now: Arc::new(move || now.wall()),
-        version,
-    }
-}
-
-fn candidate(source: &api::CandidateSource) -> SourceInput {
-    let root: BTreeMap<RelPath, &Vec<u8>> = source.files.iter().filter_map(|(path, b)| Some((RelPath::parse(path).ok()?, b))).collect();
-    let id = Name::from(source.id.as_str());
-    let mut input = SourceInput { id: id.clone(), place: source.id.clone(), absence_counts: true, ..SourceInput::default() };
-    for (path, bytes) in root.iter().filter(|(path, _)| qm_source::is_manifest_name(path.file_name())) {
-        let name = Name::from(path.as_str());
-        input.files.push(Arc::new(manifest::parse_file(&name, bytes, &Limits::default())));
-        for reference in manifest::references(&name, bytes) {
-            let found = RelPath::parse(&reference).ok().and_then(|r| root.get(&r).copied());
-            let attached = match found {
-                Some(bytes) => {
-                    let file = qm_source::File::new(bytes.as_slice());
-                    Attached::File { digest: file.digest, bytes: file.bytes }
-                }
-                None => Attached::Missing,
-            };
-            input.attachments.insert(reference, attached);
-        }
-    }
-    input
-}
-
-fn port_error(error: AskError) -> api::PortError {
-    match error {
-        AskError::NotFound(text) => api::PortError::NotFound(text),
-        AskError::Invalid(message) => api::PortError::Invalid { message, violations: Vec::new() },
-        AskError::NotSupported(text) => api::PortError::NotSupported(text),
-        AskError::Unavailable(message) => api::PortError::Unavailable { message, retry_after_seconds: Some(5) },
-        AskError::Violations(violations) => api::PortError::Invalid { message: "the manifests are not valid".to_owned(), violations },
-        AskError::Store(error) => api::PortError::Unavailable { message: error.to_string(), retry_after_seconds: Some(1) },
-    }
 }
 
 /// Plans folders against the engine alone, without an operator; writes nothing. Gives the plan as JSON and as text.
@@ -381,7 +231,7 @@ pub(crate) fn offline_plan(dirs: &[PathBuf], docker_host: &str) -> anyhow::Resul
             .iter()
             .map(|dir| {
                 let snapshot = qm_source::scan_once(dir, &source_options(Duration::ZERO), &references());
-                Parser::default().input(&snapshot, dir.display().to_string())
+                Intake::default().input(&snapshot, dir.display().to_string())
             })
             .collect();
         let plan = plan_offline(docker, clock(), "default".into(), inputs).await?;

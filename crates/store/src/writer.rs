@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use imbl::OrdMap;
 use qm_api::meta::{Object, ObjectKey};
+use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -214,11 +215,11 @@ impl Writer {
 
     fn store(&mut self, draft: &mut Draft) -> Result<(), BackendError> {
         let (state, durability) = (&draft.state, draft.durability);
-        let raised = state.ceiling != self.state.ceiling;
+        let raised = state.ceiling != self.state.ceiling && !planted(Mutant::VersionGoesBack);
         if raised {
             draft.touched.insert(RecordKey::Ceiling);
         }
-        if state.fence != self.state.fence {
+        if state.fence != self.state.fence && !planted(Mutant::FenceGoesBack) {
             draft.touched.insert(RecordKey::Fence);
         }
         let idle = draft.touched.is_empty() && self.in_doubt.is_empty();

@@ -16,6 +16,7 @@ use bollard::query_parameters::{
     RestartContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
+use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
 use qm_plan::desired::{DesiredMount, EngineResources, MountSource};
 use qm_plan::step::{Action, Body, ContainerRef, FileWrite, Join, NetworkBody};
@@ -127,7 +128,7 @@ impl Docker {
                 Ok(container(id))
             }
             Action::RemoveContainer { container: id } => {
-                let options = RemoveContainerOptionsBuilder::default().v(false).force(false).build();
+                let options = RemoveContainerOptionsBuilder::default().v(planted(Mutant::VolumesGo)).force(false).build();
                 self.call(self.client().remove_container(id, Some(options))).await?;
                 Ok(container(id))
             }

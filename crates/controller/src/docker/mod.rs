@@ -8,6 +8,7 @@ pub mod convert;
 pub mod error;
 pub mod read;
 
+use qm_api::mutant::{Mutant, planted};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub const OLDEST: (u32, u32) = (1, 41);
 pub const NEWEST: (u32, u32) = (1, 47);
 /// For every call without a time-out of its own.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// What a mutant waits.
+const FOR_EVER: Duration = Duration::from_secs(1_000_000_000);
 
 /// What is fixed about an engine while we are connected to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +86,7 @@ impl Docker {
         let client = bollard::Docker::connect_with_custom_transport(
             transport,
             Some("http://docker"),
-            CALL_TIMEOUT.as_secs() * 10,
+            if planted(Mutant::EndlessPatience) { FOR_EVER.as_secs() } else { CALL_TIMEOUT.as_secs() * 10 },
             bollard::API_DEFAULT_VERSION,
         )
         .map_err(DockerError::from)?
@@ -150,6 +153,7 @@ pub fn choose_version(theirs: (u32, u32), their_oldest: (u32, u32)) -> Result<(u
 }
 
 pub(crate) async fn timed<T>(limit: Duration, call: impl Future<Output = Result<T, bollard::errors::Error>>) -> Result<T, DockerError> {
+    let limit = if planted(Mutant::EndlessPatience) { FOR_EVER } else { limit };
     match tokio::time::timeout(limit, call).await {
         Ok(answer) => answer.map_err(DockerError::from),
         Err(_) => Err(DockerError::Timeout { seconds: limit.as_secs() }),

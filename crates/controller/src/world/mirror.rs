@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use qm_api::meta::ObjectKey;
+use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
 use qm_plan::budget::Budget;
 use qm_plan::leaf;
@@ -175,7 +176,7 @@ impl World {
     pub fn note_foreign(&self, id: &Name, action: &str, attributes: &BTreeMap<String, String>) -> Foreign {
         let stamp = Stamp::read(attributes);
         let mut inner = self.lock();
-        let is_ours = stamp.as_ref().is_some_and(|s| s.instance == self.instance) || inner.containers.contains_key(id);
+        let is_ours = stamp.as_ref().is_some_and(|s| s.is_of(&self.instance)) || inner.containers.contains_key(id);
         let Some(name) = attributes.get("name").filter(|_| !is_ours) else { return Foreign::No };
         let mut touched = BTreeSet::new();
         if action == "destroy" {
@@ -354,7 +355,7 @@ impl Inner {
         if new.finished_at == old.finished_at || new.finished_at.is_none() {
             return;
         }
-        if self.expected_exits.remove(&new.id) {
+        if self.expected_exits.remove(&new.id) || planted(Mutant::Brakeless) {
             return;
         }
         let Some(spec) = self.services.get(owner).and_then(|s| s.container()) else { return };
@@ -436,7 +437,7 @@ impl Inner {
     fn put_network(&mut self, network: Network, instance: &Name) -> Vec<ObjectKey> {
         let id = network.id.clone();
         let mut touched = Vec::new();
-        match network.stamp.as_ref().filter(|s| s.instance == *instance) {
+        match network.stamp.as_ref().filter(|s| s.is_of(instance)) {
             Some(stamp) => {
                 self.networks_by_owner.entry(stamp.owner.clone()).or_default().insert(id.clone());
                 touched.push(stamp.owner.clone());

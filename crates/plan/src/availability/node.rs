@@ -6,6 +6,7 @@ use qm_api::availability::Availability;
 use qm_api::conditions::Reason;
 use qm_api::graph::Dependency;
 use qm_api::meta::ObjectKey;
+use qm_api::mutant::{Mutant, planted};
 use qm_api::spec::edge::OnDown;
 use qm_api::time::Timestamp;
 
@@ -76,7 +77,10 @@ impl Node {
                     availability: *availability,
                     reason: *reason,
                     since: now.wall,
-                    until_ms: now.mono_ms.saturating_add(self.grace_ms),
+                    until_ms: match planted(Mutant::NoGrace) {
+                        true => now.mono_ms,
+                        false => now.mono_ms.saturating_add(self.grace_ms),
+                    },
                 });
             }
             (_, true) => {}
@@ -152,7 +156,7 @@ impl Node {
     fn own_view(&self, now: Now) -> (OwnView, Option<Reason>, bool, Option<u64>) {
         let four =
             |reason, message: &str| OwnView { availability: Availability::TemporarilyUnavailable, reason, message: message.to_owned() };
-        let remembered = self.recorded.as_ref().filter(|r| r.until_ms > now.mono_ms);
+        let remembered = self.recorded.as_ref().filter(|r| r.until_ms > now.mono_ms || planted(Mutant::EndlessGrace));
         match (&self.own, remembered) {
             (Own::Off(reason), _) => (
                 OwnView { availability: Availability::Available, reason: *reason, message: "off by configuration".to_owned() },
@@ -189,6 +193,8 @@ fn contribution(dependency: &Dependency, view: Option<&Arc<NodeView>>) -> Contri
                 Contribution::Nothing
             }
         }
+        (_, OnDown::Degrade) if planted(Mutant::DegradeIsFine) => Contribution::Nothing,
+        (_, OnDown::Block) if planted(Mutant::BlockIsFine) => Contribution::Nothing,
         (_, OnDown::Degrade) => Contribution::Lowers(Availability::PartiallyAvailable),
         (_, OnDown::Block | OnDown::Stop) => Contribution::Lowers(Availability::TemporarilyUnavailable),
     }

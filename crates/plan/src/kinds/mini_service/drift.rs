@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
 
 use super::Planner;
@@ -23,6 +24,9 @@ pub(super) fn join(planner: &Planner<'_>, wanted: &DesiredAttachment, network: O
 /// Plans the attachments of a container; gives the indices of steps that must come before its start.
 pub(super) fn plan_networks(planner: &Planner<'_>, slot: u32, container: &Container, plan: &mut Plan) -> Vec<usize> {
     let mut steps = Vec::new();
+    if planted(Mutant::DetachedStays) {
+        return steps;
+    }
     let mut wanted_names: Vec<Name> = Vec::new();
     for wanted in &planner.spec.networks {
         let network = planner.ctx.view.networks.get(&wanted.network).and_then(Option::as_ref);
@@ -85,7 +89,10 @@ fn attachment_difference(
 
 /// Plans limits and restart policy; gives the indices of steps that must come before its start.
 pub(super) fn plan_resources(planner: &Planner<'_>, slot: u32, container: &Container, plan: &mut Plan) -> Vec<usize> {
-    let wanted = engine_resources(planner.spec);
+    let mut wanted = engine_resources(planner.spec);
+    if planted(Mutant::RestlessDrift) {
+        wanted.pids = container.resources.pids + 1;
+    }
     let policy = restart_policy(planner.spec);
     let found = container.resources;
     let cause = resource_difference(&found, &wanted).map(|(field, found, wanted)| planner.difference(field, found, wanted)).or_else(|| {

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use qm_api::conditions::Reason;
 use qm_api::graph::Dependency;
 use qm_api::meta::ObjectKey;
+use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
 use qm_api::spec::edge::Start;
 use qm_api::time::Timestamp;
@@ -89,7 +90,7 @@ pub fn plan_service(desired: &DesiredService, ctx: &Context<'_>) -> Plan {
         };
         plan.findings.push(Finding { object: desired.key.clone(), reason: Reason::EngineUnreachable, message: what, stalls: false });
     }
-    if !ctx.view.gaps.is_empty() {
+    if !ctx.view.gaps.is_empty() && !planted(Mutant::GapIsAbsence) {
         return plan;
     }
     let planner = Planner { desired, spec, ctx };
@@ -104,7 +105,7 @@ pub fn plan_service(desired: &DesiredService, ctx: &Context<'_>) -> Plan {
     } else {
         planner.bring_up(&mut plan);
     }
-    if let Some(by) = &ctx.suspended {
+    if let Some(by) = ctx.suspended.as_ref().filter(|_| !planted(Mutant::SuspendIgnored)) {
         plan.steps.iter_mut().for_each(|step| step.waits.push(Wait::Suspended { by: by.clone() }));
         plan.finalized = false;
     }
@@ -137,7 +138,7 @@ impl Planner<'_> {
             Some(reason) => Cause::Off { reason },
             None => Cause::ScaledDown,
         };
-        let waits: Vec<Wait> = if self.desired.deleting {
+        let waits: Vec<Wait> = if self.desired.deleting && !planted(Mutant::DeleteAnyOrder) {
             self.ctx.dependents_leaving.iter().map(|who| Wait::Gone { who: who.clone() }).collect()
         } else {
             Vec::new()
@@ -145,7 +146,8 @@ impl Planner<'_> {
         for container in &self.ctx.view.containers {
             self.remove(plan, container, cause.clone(), waits.clone(), Vec::new());
         }
-        plan.finalized = self.desired.deleting && self.ctx.view.containers.is_empty();
+        let nothing_left = self.ctx.view.containers.is_empty() || planted(Mutant::FinalizedEarly);
+        plan.finalized = self.desired.deleting && nothing_left;
     }
 
     /// Stops (where it runs) and removes a container; gives the index of the last step.
@@ -207,7 +209,7 @@ impl Planner<'_> {
     fn gate(&self, dependency: &Dependency, since: Option<Timestamp>) -> Option<Wait> {
         let gate = self.ctx.gates.get(&dependency.on).copied().unwrap_or(Gate { usable: false, bad: false });
         match dependency.start {
-            _ if gate.usable => None,
+            _ if gate.usable || planted(Mutant::StartUngated) => None,
             Start::Skip => None,
             Start::Wait => Some(Wait::Usable { on: dependency.on.clone() }),
             Start::Try if gate.bad => None,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use qm_api::conditions::Reason;
+use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
 
 use super::target::Target;
@@ -43,11 +44,11 @@ pub(super) fn plan_slots(planner: &Planner<'_>, target: &Target, slots: BTreeMap
     for slot in &slots {
         // Only taking a healthy container down costs availability, so only that is rationed.
         let costs = slot.keep.is_none_or(|k| k.state == RunState::Created) && slot.outdated.iter().any(|c| healthy(planner, c));
-        let rationed = if costs && free == 0 {
+        let rationed = if costs && free == 0 && !planted(Mutant::AllAtOnce) {
             Some(Wait::Replicas { slots: in_flight.clone() })
         } else {
             if costs {
-                free -= 1;
+                free = free.saturating_sub(1);
                 in_flight.push(slot.number);
             }
             None
@@ -173,8 +174,8 @@ fn rename(planner: &Planner<'_>, slot: &Slot<'_>, keep: &Container, after: Vec<u
 fn should_start(planner: &Planner<'_>, container: &Container) -> bool {
     use qm_api::spec::container::Restart;
     match (container.state, planner.spec.restart) {
-        (RunState::Created, _) => true,
-        (RunState::Exited, Restart::Always) => true,
+        (RunState::Created, _) => !planted(Mutant::HalfDoneIsDone),
+        (RunState::Exited, Restart::Always) => !planted(Mutant::StoppedStays),
         (RunState::Exited, Restart::OnFailure) => container.exit_code != 0,
         _ => false,
     }
@@ -405,7 +406,8 @@ fn mounts(planner: &Planner<'_>, old: &[&Container]) -> Vec<DesiredMount> {
         }));
     }
     let newest = old.iter().max_by_key(|c| (c.created_at, c.id.clone()));
-    for (target, volume) in newest.iter().flat_map(|c| c.anonymous_volumes.iter()) {
+    let carried = newest.iter().filter(|_| !planted(Mutant::VolumesStay));
+    for (target, volume) in carried.flat_map(|c| c.anonymous_volumes.iter()) {
         if !mounts.iter().any(|m| m.target.trim_end_matches('/') == target.trim_end_matches('/')) {
             mounts.push(DesiredMount { target: target.clone(), source: MountSource::Volume(volume.clone()), read_only: false });
         }

@@ -1,0 +1,82 @@
+//! What the API server may ask of a running operator, put together. Mapping only.
+
+use std::sync::Arc;
+
+use qm_api::meta::ObjectKey;
+use qm_apiserver as api;
+use qm_controller::clock::Clock;
+use qm_controller::ports::{ActRequest, AskError};
+use qm_controller::run::Operator;
+use serde_json::Value;
+
+use crate::intake::candidate;
+
+/// The ports of the API server onto `operator`.
+pub fn ports(operator: &Arc<Operator>, clock: &Clock) -> api::Ports {
+    let acting = operator.clone();
+    let planning = operator.clone();
+    let (graph, overview, usable, logs, ready) = (operator.clone(), operator.clone(), operator.clone(), operator.clone(), operator.clone());
+    let (now, version) = (clock.clone(), env!("CARGO_PKG_VERSION").to_owned());
+    let started = clock.wall();
+    let shown = version.clone();
+    api::Ports {
+        act: Arc::new(move |r: api::ActRequest| {
+            let operator = acting.clone();
+            Box::pin(async move {
+                let request = ActRequest {
+                    act: r.act,
+                    scope: r.scope,
+                    actor: r.actor,
+                    reason: r.reason,
+                    until: r.until,
+                    step_hash: r.step_hash,
+                    to: r.to,
+                };
+                operator.act(request).await.map_err(port_error)
+            })
+        }),
+        plan: Arc::new(move |request: api::PlanRequest| {
+            let operator = planning.clone();
+            Box::pin(async move {
+                let plan = match request.sources.is_empty() {
+                    true => operator.plan(),
+                    false => operator.plan_with(request.sources.iter().map(candidate).collect()).await.map_err(port_error)?,
+                };
+                Ok(api::PlanAnswer { plan: plan.to_json(), text: plan.to_string() })
+            })
+        }),
+        graph: Arc::new(move || graph.graph()),
+        overview: Arc::new(move || {
+            let mut overview = overview.overview();
+            overview["version"] = shown.clone().into();
+            overview["startedAt"] = Value::String(started.to_string());
+            overview
+        }),
+        usable: Arc::new(move |namespace: &str, name: &str| {
+            let answer = usable.usable(namespace, name)?;
+            Some(api::Usable { body: answer.body, usable: answer.usable, retry_after_seconds: answer.retry_after_seconds })
+        }),
+        logs: Arc::new(move |r: api::LogRequest| {
+            let key = ObjectKey::new("MiniService", r.namespace.as_str(), r.name.as_str());
+            let opened = logs.logs(&key, r.slot, r.follow, r.tail_lines, r.timestamps).map_err(port_error);
+            Box::pin(async move { opened })
+        }),
+        ready: Arc::new(move || {
+            let reasons = ready.unready();
+            if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+        }),
+        now: Arc::new(move || now.wall()),
+        version,
+    }
+}
+
+fn port_error(error: AskError) -> api::PortError {
+    match error {
+        AskError::NotFound(text) => api::PortError::NotFound(text),
+        AskError::Invalid(message) => api::PortError::Invalid { message, violations: Vec::new() },
+        AskError::NotSupported(text) => api::PortError::NotSupported(text),
+        AskError::Unavailable(message) => api::PortError::Unavailable { message, retry_after_seconds: Some(5) },
+        AskError::Violations(violations) => api::PortError::Invalid { message: "the manifests are not valid".to_owned(), violations },
+        AskError::Store(error) => api::PortError::Unavailable { message: error.to_string(), retry_after_seconds: Some(1) },
+    }
+}
