@@ -318,6 +318,8 @@ impl Controller {
             m.seen_generation = object.meta.generation;
             if clean && !plan.findings.iter().any(|f| f.stalls) {
                 m.settled_generation = object.meta.generation;
+                // Everything was as wanted: what is to do again from here on is something new, not the same without progress.
+                m.taken.clear();
             }
             (news, changed)
         });
