@@ -18,7 +18,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("source", &["qm-api"]),
     ("controller", &["qm-api", "qm-plan", "qm-store"]),
     ("apiserver", &["qm-api", "qm-store"]),
-    ("quaymaster", &["qm-api", "qm-plan", "qm-store", "qm-source", "qm-controller", "qm-apiserver"]),
+    ("dockersim", &[]),
+    ("quaymaster", &["qm-api", "qm-plan", "qm-store", "qm-source", "qm-controller", "qm-apiserver", "qm-dockersim"]),
 ];
 
 /// Dependencies of others that only one crate of the product may have.

@@ -126,6 +126,8 @@ pub struct Town {
     pub broken: BTreeMap<String, Option<String>>,
     /// The folder is empty, by mistake.
     pub emptied: bool,
+    /// Services that were removed at once, each with one that depended on it.
+    pub pairs: Vec<(Id, Id)>,
 }
 
 const NAMES: [&str; 12] = ["store", "queue", "cache", "vault", "app", "worker", "beat", "edge", "mail", "push", "report", "web"];
@@ -196,7 +198,7 @@ impl Town {
             let added = self.add_service(rng, "ns0");
             return format!("add {added:?}");
         };
-        match rng.below(12) {
+        match rng.below(13) {
             0 | 1 => {
                 self.service(&id).env += 1;
                 format!("env of {}/{}", id.0, id.1)
@@ -249,6 +251,17 @@ impl Town {
                     self.networks.insert(declared);
                 }
                 format!("network {network} of {}/{}", id.0, id.1)
+            }
+            11 => {
+                // A service together with one that depends on it: they go in an order.
+                let dependent = self.services.iter().find(|(_, s)| s.edges.iter().any(|e| e.on == id && e.on_down == "Block"));
+                let dependent = dependent.map(|(id, _)| id.clone());
+                if let Some(dependent) = &dependent {
+                    self.remove_service(dependent);
+                    self.pairs.push((id.clone(), dependent.clone()));
+                }
+                self.remove_service(&id);
+                format!("remove {}/{} with {dependent:?}", id.0, id.1)
             }
             _ => {
                 let service = self.service(&id);
@@ -337,6 +350,7 @@ fn spec(namespace: &str, service: &Service) -> Value {
         Conduct::Crashes { after_ms } => {
             labels["dockersim.exit-after-ms"] = after_ms.to_string().into();
             labels["dockersim.exit-code"] = "1".into();
+            labels["dockersim.crash-loop"] = "true".into();
         }
         Conduct::NeverHealthy => labels["dockersim.healthy-after-ms"] = "1000000000".into(),
     }

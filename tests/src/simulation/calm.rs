@@ -1,0 +1,286 @@
+//! After the last fault: within a bounded time everything must be as the manifests say, nothing else be left, and nothing be done any more.
+//!
+//! What must be is computed here from the manifests and the engine alone, without the operator's own planner or graph.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use qm_dockersim::Engine;
+use qm_dockersim::Now;
+use serde_json::{Value, json};
+
+use super::judge::{INSTANCE, Real, ask, containers, is_healthy};
+use super::stage::{Stage, because};
+use super::town::{Conduct, Id, MISSING_IMAGE, Service, Town};
+
+/// Everything must be right within this time, in milliseconds: budgets have windows of ten minutes, pauses after failures a minute.
+const PATIENCE_MS: u64 = 1_500_000;
+/// So long everything must stay right before it counts, in milliseconds.
+const STEADY_MS: u64 = 3_000;
+
+/// Waits until all is right, and judges that it stays so.
+pub async fn converge(stage: &mut Stage, town: &Town) {
+    let deadline = stage.shared.now().mono_ms + PATIENCE_MS;
+    let mut right_since: Option<u64> = None;
+    loop {
+        let missing = what_is_wrong(stage, town).await;
+        let now = stage.shared.now().mono_ms;
+        if missing.is_empty() {
+            if now - *right_since.get_or_insert(now) >= STEADY_MS {
+                break;
+            }
+        } else {
+            right_since = None;
+            if now > deadline {
+                let mut judge = stage.judge();
+                for text in missing.into_iter().take(6) {
+                    judge.violation(format!("never right: {text}"));
+                }
+                return;
+            }
+            approve_what_is_held(stage).await;
+        }
+        tokio::time::sleep(Duration::from_millis(1_000)).await;
+    }
+    stage.shared.log("== everything is right");
+    nothing_to_do(stage, town).await;
+}
+
+/// A prune that is held waits for a person: this one says yes, since by now nothing is a mistake.
+async fn approve_what_is_held(stage: &mut Stage) {
+    let (_, overview) = stage.api("GET", "/quaymaster/v1/overview", None).await;
+    let held: Vec<String> = overview["sources"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|s| s["pruneHeld"]["stepHash"].as_str().filter(|h| !h.is_empty()).map(str::to_owned))
+        .collect();
+    for hash in held {
+        let mut body = because("meant");
+        body["stepHash"] = hash.into();
+        stage.act("/actions/approve", body).await;
+    }
+}
+
+/// A pass of everything makes no call, and the plan has nothing left but what waits.
+async fn nothing_to_do(stage: &mut Stage, town: &Town) {
+    // Checks by command are calls; only towns without them can be counted.
+    let is_quiet = town.services.values().all(|s| s.check != super::town::Check::Command && matches!(s.conduct, Conduct::Good { .. }) && s.image != MISSING_IMAGE);
+    let before = stage.shared.calls.load(Ordering::Relaxed);
+    stage.act("/actions/reconcile", because("once more")).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let calls = stage.shared.calls.load(Ordering::Relaxed) - before;
+    if is_quiet && calls > 0 {
+        stage.judge().violation(format!("{calls} calls in a pass that has nothing to do"));
+    }
+    let (_, plan) = stage.api("POST", "/quaymaster/v1/plan", Some(json!({}))).await;
+    let runnable: Vec<String> = plan["plan"]["steps"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|s| s["waits"].as_array().is_none_or(Vec::is_empty) && s["after"].as_array().is_none_or(Vec::is_empty))
+        .filter(|s| is_good_object(town, &s["object"]))
+        .map(|s| format!("{} {}", s["verb"], s["causeText"]))
+        .collect();
+    if !runnable.is_empty() {
+        stage.judge().violation(format!("all is right and still there is to do: {}", runnable.join("; ")));
+    }
+}
+
+fn is_good_object(town: &Town, object: &Value) -> bool {
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    town.services.get(&(text(&object["namespace"]), text(&object["name"]))).is_none_or(Service::is_good)
+}
+
+/// What is not as it must be, in words.
+async fn what_is_wrong(stage: &mut Stage, town: &Town) -> Vec<String> {
+    let now = stage.shared.now();
+    let (all, healthy, networks) = stage.sim.with(|engine| really(engine, now, town));
+    let mut wrong = Vec::new();
+    let statuses = statuses(stage);
+    let good = good_ones(town);
+    for (id, service) in &town.services {
+        let mine: Vec<&Real> = all.iter().filter(|c| c.is_ours() && c.owner() == *id).collect();
+        wrong.extend(containers_wrong(id, service, good.contains(id), &mine, &healthy));
+        match statuses.get(id) {
+            None => wrong.push(format!("{}/{} is not in the store", id.0, id.1)),
+            Some(status) => wrong.extend(status_wrong(id, service, town, &mine, &healthy, status, &statuses)),
+        }
+    }
+    for container in all.iter().filter(|c| c.is_ours() && c.label("uid") != "orphan") {
+        if !town.services.contains_key(&container.owner()) {
+            wrong.push(format!("{} is left of a service that is gone", container.name));
+        }
+    }
+    for orphan in town.namespaces().iter().map(|ns| format!("left-{ns}")) {
+        // Namespaces that came later have none.
+        let _ = orphan;
+    }
+    wrong.extend(networks_wrong(town, &networks));
+    for id in statuses.keys().filter(|id| !town.services.contains_key(*id)) {
+        wrong.push(format!("{}/{} is still in the store", id.0, id.1));
+    }
+    wrong
+}
+
+fn really(engine: &mut Engine, now: Now, town: &Town) -> (Vec<Real>, BTreeSet<String>, Value) {
+    let all = containers(engine, now);
+    let healthy = all
+        .iter()
+        .filter(|c| c.is_ours())
+        .filter(|c| town.services.get(&c.owner()).is_some_and(|s| is_healthy(engine, now, s, c)))
+        .map(|c| c.id.clone())
+        .collect();
+    let (_, networks) = ask(engine, now, "GET", "/networks", &[], &Value::Null);
+    (all, healthy, networks)
+}
+
+fn statuses(stage: &Stage) -> BTreeMap<Id, Value> {
+    let Some(store) = stage.store() else { return BTreeMap::new() };
+    let snapshot = store.snapshot();
+    let objects = snapshot.list("MiniService", None);
+    objects.map(|o| ((o.key.namespace.to_string(), o.key.name.to_string()), (*o.status).clone())).collect()
+}
+
+/// Services that must come up: they are good themselves, and so is everything that their start waits for.
+fn good_ones(town: &Town) -> BTreeSet<Id> {
+    let mut good: BTreeSet<Id> = town.services.iter().filter(|(_, s)| s.is_good()).map(|(id, _)| id.clone()).collect();
+    loop {
+        let before = good.len();
+        let keep = |id: &Id| {
+            town.services[id].edges.iter().filter(|e| e.gate() == "Wait").all(|e| {
+                // One that is off, or not there, holds nobody who does not need it; those who do are skipped.
+                town.services.get(&e.on).is_none_or(|on| on.wanted() == 0 || can_be_usable(town, &e.on, &good))
+            })
+        };
+        let kept: BTreeSet<Id> = good.iter().filter(|id| keep(id)).cloned().collect();
+        good = kept;
+        if good.len() == before {
+            return good;
+        }
+    }
+}
+
+fn can_be_usable(town: &Town, id: &Id, good: &BTreeSet<Id>) -> bool {
+    good.contains(id)
+        && town.services[id]
+            .edges
+            .iter()
+            .filter(|e| e.on_down == "Block")
+            .all(|e| town.services.get(&e.on).is_none_or(|on| on.wanted() > 0 && can_be_usable(town, &e.on, good)))
+}
+
+fn is_skipped(town: &Town, id: &Id) -> bool {
+    town.services[id].edges.iter().any(|e| {
+        e.on_down == "Block" && town.services.get(&e.on).is_some_and(|on| on.wanted() == 0 || is_skipped(town, &e.on))
+    })
+}
+
+fn containers_wrong(id: &Id, service: &Service, must_run: bool, mine: &[&Real], healthy: &BTreeSet<String>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let name = format!("{}/{}", id.0, id.1);
+    for container in mine.iter().filter(|c| c.slot() == 0 || c.slot() > service.wanted()) {
+        wrong.push(format!("{name}: {} is too much", container.name));
+    }
+    for slot in 1..=service.wanted() {
+        let of_slot: Vec<&&Real> = mine.iter().filter(|c| c.slot() == slot).collect();
+        if !must_run {
+            continue;
+        }
+        let [container] = of_slot.as_slice() else {
+            wrong.push(format!("{name}: slot {slot} has {} containers", of_slot.len()));
+            continue;
+        };
+        let canonical = format!("{}-{}-{slot}", id.0, id.1);
+        if container.name != canonical {
+            wrong.push(format!("{name}: {} should be called {canonical}", container.name));
+        }
+        if !healthy.contains(&container.id) {
+            wrong.push(format!("{name}: {} is {} and not healthy", container.name, container.state));
+        }
+        let wanted: BTreeSet<String> = match service.networks.is_empty() {
+            true => BTreeSet::from([format!("{}_default", id.0)]),
+            false => service.networks.iter().map(|n| format!("{}_{n}", id.0)).collect(),
+        };
+        let found: BTreeSet<String> = container.networks.keys().cloned().collect();
+        if wanted != found {
+            wrong.push(format!("{name}: {} is in {found:?}, should be in {wanted:?}", container.name));
+        }
+        if container.labels.get("sim.memory").is_some() {
+            wrong.push(format!("{name}: a label that nobody wanted"));
+        }
+    }
+    wrong
+}
+
+/// The published availability follows from what really is, and from the published availability of the dependencies.
+fn status_wrong(
+    id: &Id,
+    service: &Service,
+    town: &Town,
+    mine: &[&Real],
+    healthy: &BTreeSet<String>,
+    status: &Value,
+    statuses: &BTreeMap<Id, Value>,
+) -> Vec<String> {
+    let name = format!("{}/{}", id.0, id.1);
+    let mut wrong = Vec::new();
+    let severity = status["severity"].as_u64();
+    if service.wanted() == 0 || is_skipped(town, id) {
+        if severity.is_some_and(|s| s > 0) && status["availability"].is_string() {
+            wrong.push(format!("{name} is off and its status says {}", status["availability"]));
+        }
+        return wrong;
+    }
+    // What ends again and again is nothing that a single look can judge, except that it is not as it should be.
+    if let Conduct::Crashes { after_ms } = service.conduct {
+        if after_ms < 4_000 && service.image != MISSING_IMAGE && status["reason"] != "CrashLoop" && gates_open(service, statuses) {
+            wrong.push(format!("{name} crashes, and its status says {} {}", status["availability"], status["reason"]));
+        }
+        return wrong;
+    }
+    let count = (1..=service.wanted()).filter(|slot| mine.iter().any(|c| c.slot() == *slot && healthy.contains(&c.id))).count() as u64;
+    let own = match count {
+        n if n == u64::from(service.wanted()) => 1,
+        0 => 4,
+        _ => 3,
+    };
+    let mut expected = own;
+    for edge in &service.edges {
+        let usable = statuses.get(&edge.on).is_some_and(|s| s["usable"] == true);
+        let is_off = town.services.get(&edge.on).is_some_and(|on| on.wanted() == 0) || statuses.get(&edge.on).is_some_and(|s| s["availability"].is_null());
+        if usable || is_off {
+            continue;
+        }
+        let contributes = match edge.on_down {
+            "Block" => 4,
+            "Degrade" => 3,
+            _ => 1,
+        };
+        expected = expected.max(contributes);
+    }
+    let fits = severity == Some(expected) || (expected == 4 && severity == Some(5));
+    if !fits {
+        wrong.push(format!("{name} is {severity:?} ({}: {}), should be {expected}", status["reason"], status["message"]));
+    }
+    if status["stale"] == true {
+        wrong.push(format!("{name} is stale"));
+    }
+    wrong
+}
+
+fn gates_open(service: &Service, statuses: &BTreeMap<Id, Value>) -> bool {
+    service.edges.iter().all(|e| e.gate() != "Wait" || statuses.get(&e.on).is_some_and(|s| s["usable"] == true))
+}
+
+fn networks_wrong(town: &Town, networks: &Value) -> Vec<String> {
+    let mut wanted: BTreeSet<String> = town.networks.iter().map(|(ns, n)| format!("{ns}_{n}")).collect();
+    wanted.extend(town.services.iter().filter(|(_, s)| s.networks.is_empty()).map(|((ns, _), _)| format!("{ns}_default")));
+    let is_ours = |n: &&Value| n["Labels"]["quaymaster.dev/instance"] == INSTANCE;
+    let mut found: Vec<String> =
+        networks.as_array().into_iter().flatten().filter(is_ours).map(|n| n["Name"].as_str().unwrap_or_default().to_owned()).collect();
+    found.sort();
+    let expected: Vec<String> = wanted.into_iter().collect();
+    if found == expected { Vec::new() } else { vec![format!("the networks are {found:?}, should be {expected:?}")] }
+}

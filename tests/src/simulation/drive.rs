@@ -1,0 +1,487 @@
+//! Plays a script on the stage: acts at their time, ticks in between, then calm; and judges what has come of it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use qm_api::meta::ObjectKey;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::calm;
+use super::judge::{Suspension, ask, containers};
+use super::meddle;
+use super::rng::Rng;
+use super::script::{Act, Script};
+use super::stage::{Stage, because};
+use super::town::{Id, Town};
+
+/// How often the rules that no call triggers are judged, in milliseconds.
+const TICK_MS: u64 = 1_000;
+/// How long the engine may be away before anybody's status may change; the grace is 30 s.
+const WITHIN_GRACE_MS: u64 = 27_000;
+/// How long after the grace a status must have changed: the watchdog on the events needs up to 40 s to notice.
+const AFTER_GRACE_MS: u64 = 85_000;
+
+/// What has come of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    /// What was broken, if anything.
+    pub violations: Vec<String>,
+    /// The digest of the log.
+    pub digest: String,
+    /// Lines of the log.
+    pub lines: u64,
+    /// Calls to the engine.
+    pub calls: u64,
+    /// How long it took in virtual time, in milliseconds.
+    pub virtual_ms: u64,
+    /// The log, or its end.
+    pub log: Vec<String>,
+}
+
+/// Something that is due.
+#[derive(Clone, Debug)]
+enum Due {
+    Act(Act),
+    /// A half-written file, a bad document, an emptied or hidden folder is put right.
+    Mend,
+    Boot,
+    DaemonBack { live_restore: bool },
+    StoreHasRoom,
+    Tick,
+}
+
+/// The agenda and the state of the play.
+struct Play {
+    stage: Stage,
+    town: Town,
+    agenda: Vec<(u64, u64, Due)>,
+    counter: u64,
+    /// How long the operator stays away after the trap, and whether the power goes.
+    after_trap: Option<(u64, bool)>,
+    /// Since when the engine has been away, with who was usable then.
+    away: Option<(u64, BTreeSet<Id>)>,
+    /// The wall clock has jumped: ends of suspensions say nothing any more.
+    jumped: bool,
+}
+
+/// Plays a script.
+pub async fn play(script: &Script, keep_log: bool) -> Verdict {
+    let mut rng = Rng::new(script.seed).fork("town");
+    let town = Town::draw(&mut rng);
+    let stage = Stage::new(script.seed, keep_log);
+    let engine = stage.sim.clone();
+    let engine = tokio::spawn(async move { engine.run().await });
+    let mut play = Play { stage, town, agenda: Vec::new(), counter: 0, after_trap: None, away: None, jumped: false };
+    play.populate();
+    play.stage.write(&play.town.files());
+    play.tell_judge();
+    play.stage.boot();
+    for timed in &script.acts {
+        play.at(timed.at_ms, Due::Act(timed.act.clone()));
+    }
+    play.at(TICK_MS, Due::Tick);
+    play.run_until(script.calm_at_ms).await;
+    play.make_calm().await;
+    calm::converge(&mut play.stage, &play.town).await;
+    engine.abort();
+    let stage = play.stage;
+    let violations = std::mem::take(&mut stage.judge().violations);
+    let journal = stage.shared.journal.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    Verdict {
+        violations,
+        digest: journal.digest(),
+        lines: journal.count(),
+        calls: stage.shared.calls.load(std::sync::atomic::Ordering::Relaxed),
+        virtual_ms: stage.shared.now().mono_ms,
+        log: journal.lines().cloned().collect(),
+    }
+}
+
+impl Play {
+    fn now_ms(&self) -> u64 {
+        self.stage.shared.now().mono_ms
+    }
+
+    fn at(&mut self, at_ms: u64, due: Due) {
+        self.counter += 1;
+        self.agenda.push((at_ms, self.counter, due));
+    }
+
+    fn after(&mut self, ms: u64, due: Due) {
+        let at = self.now_ms() + ms;
+        self.at(at, due);
+    }
+
+    fn next(&mut self, limit_ms: u64) -> Option<(u64, Due)> {
+        let index = (0..self.agenda.len()).min_by_key(|i| (self.agenda[*i].0, self.agenda[*i].1))?;
+        if self.agenda[index].0 > limit_ms {
+            return None;
+        }
+        let (at, _, due) = self.agenda.swap_remove(index);
+        Some((at, due))
+    }
+
+    async fn run_until(&mut self, limit_ms: u64) {
+        loop {
+            let Some((at, due)) = self.next(limit_ms) else { return };
+            let pause = Duration::from_millis(at.saturating_sub(self.now_ms()));
+            let deadline = Instant::now() + pause;
+            loop {
+                tokio::select! {
+                    biased;
+                    () = self.stage.crashed() => self.spring(),
+                    () = tokio::time::sleep_until(deadline) => break,
+                }
+            }
+            self.take(due).await;
+        }
+    }
+
+    /// The operator has died in its trap.
+    fn spring(&mut self) {
+        let (down_ms, power) = self.after_trap.take().unwrap_or((1_000, false));
+        self.stage.kill(power);
+        self.after(down_ms, Due::Boot);
+    }
+
+    fn tell_judge(&mut self) {
+        let now = self.stage.shared.now();
+        self.stage.judge().set_town(&self.town, now);
+    }
+
+    fn write(&mut self) {
+        self.stage.write(&self.town.files());
+        self.tell_judge();
+    }
+
+    /// Strangers that look like family: they stand by untouched.
+    fn populate(&mut self) {
+        let namespaces = self.town.namespaces();
+        let now = self.stage.shared.now();
+        let ids = self.stage.sim.with(|engine| meddle::strangers(engine, now, &namespaces));
+        self.stage.judge().foreign.extend(ids);
+    }
+
+    async fn take(&mut self, due: Due) {
+        match due {
+            Due::Tick => {
+                self.tick();
+                self.stage.take_lease().await;
+                self.after(TICK_MS, Due::Tick);
+            }
+            Due::Act(act) => {
+                self.stage.shared.log(&format!("== {act:?}"));
+                self.stage.judge().still.clear();
+                self.act(act).await;
+            }
+            Due::Mend => {
+                self.town.broken.clear();
+                self.town.emptied = false;
+                self.stage.folder.borrow_mut().hidden = false;
+                self.stage.judge().guarded.clear();
+                self.stage.shared.log("== the folder is mended");
+                self.write();
+            }
+            Due::Boot => {
+                if !self.stage.runs() {
+                    self.stage.boot();
+                    if !self.stage.runs() {
+                        self.after(1_000, Due::Boot);
+                    }
+                }
+            }
+            Due::DaemonBack { live_restore } => {
+                let now = self.stage.shared.now();
+                self.stage.sim.with(|engine| engine.restart_daemon(live_restore, now));
+                self.stage.sim.set_away(false);
+                self.away = None;
+                self.stage.shared.log("== the daemon is back");
+            }
+            Due::StoreHasRoom => self.stage.set_full(false),
+        }
+    }
+
+    async fn act(&mut self, act: Act) {
+        match act {
+            Act::Change(choice) => {
+                if self.town.emptied {
+                    return;
+                }
+                let what = self.town.change(&mut Rng::new(choice));
+                self.stage.shared.log(&format!("   {what}"));
+                self.write();
+            }
+            Act::Meddle(choice) => {
+                let now = self.stage.shared.now();
+                let (what, strangers) = self.stage.sim.with(|engine| meddle::meddle(engine, now, &mut Rng::new(choice)));
+                self.stage.shared.log(&format!("   {what}"));
+                self.stage.judge().foreign.extend(strangers);
+            }
+            Act::Person(choice) => self.person(&mut Rng::new(choice)).await,
+            Act::HalfWritten { for_ms, choice } => {
+                let files = self.town.files();
+                let mut rng = Rng::new(choice);
+                let names: Vec<&String> = files.keys().collect();
+                let Some(name) = rng.pick(&names) else { return };
+                let keep = rng.below(files[*name].len() as u64) as usize;
+                let hints = self.stage.folder.borrow_mut().cut(name, keep);
+                self.stage.tell_folder(hints);
+                self.guard("its file is half written");
+                self.after(for_ms, Due::Mend);
+            }
+            Act::BadDocument { for_ms, choice } => {
+                let mut rng = Rng::new(choice);
+                let namespaces: Vec<String> = self.town.namespaces().into_iter().collect();
+                let Some(namespace) = rng.pick(&namespaces).cloned() else { return };
+                let inside: Vec<String> = self.town.services.keys().filter(|(ns, _)| *ns == namespace).map(|(_, n)| n.clone()).collect();
+                let left_out = rng.pick(&inside).cloned();
+                self.town.broken.insert(namespace, left_out);
+                self.write();
+                self.guard("its namespace is frozen");
+                self.after(for_ms, Due::Mend);
+            }
+            Act::Emptied { for_ms } => {
+                self.town.emptied = true;
+                self.stage.write(&self.town.files());
+                self.guard("the folder was emptied by mistake");
+                self.after(for_ms, Due::Mend);
+            }
+            Act::Hidden { for_ms } => {
+                self.stage.folder.borrow_mut().hidden = true;
+                self.stage.tell_folder(Vec::new());
+                self.guard("the folder cannot be entered");
+                self.after(for_ms, Due::Mend);
+            }
+            Act::Engine { for_ms, trouble } => self.stage.trouble(trouble, for_ms),
+            Act::Daemon { live_restore, away_ms } => {
+                let usable = self.usable();
+                self.stage.sim.set_away(true);
+                self.stage.sim.cut_all();
+                if live_restore {
+                    self.away = Some((self.now_ms(), usable));
+                }
+                self.after(away_ms, Due::DaemonBack { live_restore });
+            }
+            Act::Cut => self.stage.sim.cut_all(),
+            Act::StoreFull { for_ms } => {
+                self.stage.set_full(true);
+                self.after(for_ms, Due::StoreHasRoom);
+            }
+            Act::Crash { at_write: 0, down_ms, power, .. } => {
+                self.stage.kill(power);
+                self.after(down_ms, Due::Boot);
+            }
+            Act::Crash { at_write, after, down_ms, power } => {
+                self.after_trap = Some((down_ms, power));
+                self.stage.set_trap(at_write, after);
+            }
+            Act::StoreLost { down_ms } => {
+                let now = self.stage.shared.now();
+                let settled = self.stage.judge();
+                drop(settled);
+                let ready = self.ready();
+                let really = self.stage.sim.with(|engine| self.stage.judge().settled(engine, now));
+                self.stage.kill(false);
+                self.stage.lose_store();
+                let mut judge = self.stage.judge();
+                judge.suspended.clear();
+                judge.guarded.clear();
+                judge.still = ready.intersection(&really).cloned().collect();
+                drop(judge);
+                self.after(down_ms, Due::Boot);
+            }
+            Act::ClockJump { by_ms } => {
+                self.jumped = true;
+                self.stage.shared.jump(by_ms);
+            }
+        }
+    }
+
+    /// Services that the manifests want and that nobody may take away meanwhile.
+    fn guard(&self, why: &str) {
+        let now = self.stage.shared.now();
+        let mut judge = self.stage.judge();
+        let stable: Vec<Id> =
+            self.town.services.iter().filter(|(id, s)| s.wanted() > 0 && judge.unchanged_for(id, now) > 5_000).map(|(id, _)| id.clone()).collect();
+        for id in stable {
+            judge.guarded.insert(id, why.to_owned());
+        }
+    }
+
+    async fn person(&mut self, rng: &mut Rng) {
+        let ids: Vec<Id> = self.town.services.keys().cloned().collect();
+        let Some(id) = rng.pick(&ids).cloned() else { return };
+        let on = format!("/namespaces/{}/miniservices/{}", id.0, id.1);
+        let since_ms = self.now_ms();
+        match rng.below(10) {
+            0..=2 => {
+                let (path, namespace, name) = match rng.below(4) {
+                    0 => ("/actions/suspend".to_owned(), None, None),
+                    1 => ("/actions/suspend".to_owned(), Some(id.0.clone()), None),
+                    _ => (format!("{on}/suspend"), Some(id.0.clone()), Some(id.1.clone())),
+                };
+                let mut body = because("hands off");
+                if name.is_none() {
+                    body["scope"] = namespace.as_ref().map_or(json!({}), |ns| json!({ "namespace": ns }));
+                }
+                let (status, intent) = self.stage.act(&path, body).await;
+                if status == 201 {
+                    self.acknowledge(&intent);
+                    self.stage.judge().suspended.push(Suspension { namespace, name, since_ms });
+                }
+            }
+            3 => {
+                let mut body = because("for a while");
+                body["for"] = format!("{}s", rng.between(1, 60)).into();
+                self.stage.act(&format!("{on}/suspend"), body).await;
+            }
+            4..=6 => {
+                let (status, _) = self.stage.act("/actions/resume", because("go on")).await;
+                if status == 201 {
+                    self.stage.judge().suspended.clear();
+                    self.stage.acknowledged.clear();
+                }
+            }
+            7 => {
+                let now = self.stage.shared.now();
+                let (status, _) = self.stage.act(&format!("{on}/restart"), because("to be sure")).await;
+                if status == 201 || status >= 500 {
+                    self.stage.judge().note_restart([id], now);
+                }
+            }
+            8 => drop(self.stage.act(&format!("{on}/retry"), because("again")).await),
+            _ => drop(self.stage.act(&format!("{on}/reconcile"), because("look")).await),
+        }
+    }
+
+    fn acknowledge(&mut self, intent: &Value) {
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        self.stage.acknowledged.insert((text(&intent["metadata"]["namespace"]), text(&intent["metadata"]["name"])));
+    }
+
+    /// Services whose published status says that they may be used.
+    fn usable(&self) -> BTreeSet<Id> {
+        self.with_status(|status| status["usable"] == true)
+    }
+
+    fn ready(&self) -> BTreeSet<Id> {
+        self.with_status(|status| {
+            status["conditions"].as_array().is_some_and(|list| list.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+        })
+    }
+
+    fn with_status(&self, holds: impl Fn(&Value) -> bool) -> BTreeSet<Id> {
+        let Some(store) = self.stage.store() else { return BTreeSet::new() };
+        let snapshot = store.snapshot();
+        snapshot
+            .list("MiniService", None)
+            .filter(|o| holds(&o.status))
+            .map(|o| (o.key.namespace.to_string(), o.key.name.to_string()))
+            .collect()
+    }
+
+    fn tick(&mut self) {
+        let now = self.stage.shared.now();
+        self.stage.sim.with(|engine| {
+            let mut judge = self.stage.judge();
+            judge.look(engine, now);
+        });
+        self.judge_unknown(now.mono_ms);
+        self.log_statuses();
+    }
+
+    /// Losing the engine changes nobody's status within the grace, and everybody's that only the engine can tell of after it.
+    fn judge_unknown(&mut self, now_ms: u64) {
+        let Some((since, usable_then)) = &self.away else { return };
+        if !self.stage.runs() || self.stage.shared.now().mono_ms < since + 2_000 {
+            return;
+        }
+        let usable_now = self.usable();
+        let now = self.stage.shared.now();
+        let away_for = now_ms - since;
+        let mut judge = self.stage.judge();
+        let mut found = Vec::new();
+        for (id, service) in &self.town.services {
+            if judge.unchanged_for(id, now) < away_for + 5_000 || service.wanted() == 0 {
+                continue;
+            }
+            let good_edges = service.edges.is_empty();
+            if away_for < WITHIN_GRACE_MS && usable_then.contains(id) && !usable_now.contains(id) && good_edges && service.is_good() {
+                found.push(format!("{}/{} is not usable {away_for} ms after the engine was lost", id.0, id.1));
+            }
+            let is_seen_by_engine_only = matches!(service.check, super::town::Check::None | super::town::Check::Command);
+            if away_for > AFTER_GRACE_MS && usable_now.contains(id) && is_seen_by_engine_only {
+                found.push(format!("{}/{} is still usable {away_for} ms after the engine was lost", id.0, id.1));
+            }
+        }
+        for text in found {
+            judge.violation(text);
+        }
+    }
+
+    fn log_statuses(&self) {
+        let Some(store) = self.stage.store() else { return };
+        let snapshot = store.snapshot();
+        let mut line = String::from("status");
+        for object in snapshot.list("MiniService", None) {
+            let status = &object.status;
+            line.push_str(&format!(" {}/{}={}:{}", object.key.namespace, object.key.name, status["severity"], status["reason"]));
+        }
+        self.stage.shared.log(&line);
+    }
+
+    /// Everything that goes wrong ends; what a person may have to say is said.
+    async fn make_calm(&mut self) {
+        self.stage.shared.log("== calm");
+        self.stage.calm();
+        self.stage.sim.set_away(false);
+        self.away = None;
+        self.agenda.clear();
+        self.town.broken.clear();
+        self.town.emptied = false;
+        {
+            let mut judge = self.stage.judge();
+            judge.guarded.clear();
+            judge.still.clear();
+        }
+        self.write();
+        let now = self.stage.shared.now();
+        self.stage.sim.with(|engine| meddle::clear_the_way(engine, now));
+        if self.stage.runs() && self.stage.operator().is_none() {
+            self.stage.kill(false);
+        }
+        // A process that died in its trap a moment ago is started again.
+        tokio::select! {
+            biased;
+            () = self.stage.crashed() => self.stage.kill(false),
+            () = tokio::time::sleep(Duration::from_millis(10)) => {}
+        }
+        while !self.stage.runs() {
+            self.stage.boot();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        self.stage.act("/actions/resume", because("calm")).await;
+        let mut judge = self.stage.judge();
+        judge.suspended.clear();
+        drop(judge);
+        self.stage.acknowledged.clear();
+    }
+}
+
+/// The ids of services as the store has them.
+pub fn key(id: &Id) -> ObjectKey {
+    ObjectKey::new("MiniService", id.0.as_str(), id.1.as_str())
+}
+
+/// Whether there is anything of ours under an owner.
+pub fn has_containers(stage: &Stage, id: &Id) -> bool {
+    let now = stage.shared.now();
+    stage.sim.with(|engine| containers(engine, now).iter().any(|c| c.is_ours() && c.owner() == *id))
+}
+
+/// Asks the engine about its networks.
+pub fn networks(stage: &Stage) -> Value {
+    let now = stage.shared.now();
+    stage.sim.with(|engine| ask(engine, now, "GET", "/networks", &[], &Value::Null).1)
+}

@@ -1,0 +1,363 @@
+//! The rules that hold at every moment of a run, judged from what is really in the engine: before each call of the operator takes effect,
+//! and at every tick. It knows what the manifests say and nothing of how the operator decides.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use qm_dockersim::{Call, Engine, Listening, Now, Reply, Request};
+use serde_json::Value;
+
+use super::town::{Check, Conduct, Id, PORT, Service, Town};
+
+/// The instance under test.
+pub const INSTANCE: &str = "sim";
+/// How old the operator's picture of health may be, in milliseconds: three checks of 5 s with their time-outs, and the grace of 30 s.
+const PICTURE_MS: u64 = 75_000;
+/// How long after something changed a rule about it does not count, in milliseconds: what was begun before may end.
+const SETTLE_MS: u64 = 1_000;
+
+/// A container as it really is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Real {
+    /// Its id.
+    pub id: String,
+    /// Its name, without the slash.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// `running`, `exited`, ...
+    pub state: String,
+    /// Its networks, by name.
+    pub networks: BTreeMap<String, String>,
+    /// Volumes without a name of their own, by target.
+    pub anonymous: BTreeMap<String, String>,
+}
+
+impl Real {
+    /// Whether it is stamped by the instance under test.
+    pub fn is_ours(&self) -> bool {
+        self.label("instance") == INSTANCE
+    }
+
+    /// The owner that its stamp names.
+    pub fn owner(&self) -> Id {
+        (self.label("namespace").to_owned(), self.label("name").to_owned())
+    }
+
+    /// Its slot.
+    pub fn slot(&self) -> u32 {
+        self.label("slot").parse().unwrap_or(0)
+    }
+
+    /// A label of the stamp.
+    pub fn label(&self, name: &str) -> &str {
+        self.labels.get(&format!("quaymaster.dev/{name}")).map_or("", String::as_str)
+    }
+}
+
+/// Asks the engine itself, past every fault.
+pub fn ask(engine: &mut Engine, now: Now, method: &str, path: &str, query: &[(&str, &str)], body: &Value) -> (u16, Value) {
+    let mut asked: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (key, value) in query {
+        asked.entry((*key).to_owned()).or_default().push((*value).to_owned());
+    }
+    let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+    let request = Request { method: method.to_owned(), path: path.to_owned(), query: asked, body, api: (1, 41) };
+    match engine.handle(&request, now) {
+        Reply::Json { status, body } => (status, body),
+        // What takes time is under way.
+        other => (other.status().unwrap_or(202), Value::Null),
+    }
+}
+
+/// All containers.
+pub fn containers(engine: &mut Engine, now: Now) -> Vec<Real> {
+    let (_, list) = ask(engine, now, "GET", "/containers/json", &[("all", "1")], &Value::Null);
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    list.as_array()
+        .into_iter()
+        .flatten()
+        .map(|c| Real {
+            id: text(&c["Id"]),
+            name: text(&c["Names"][0]).trim_start_matches('/').to_owned(),
+            labels: c["Labels"].as_object().into_iter().flatten().map(|(k, v)| (k.clone(), text(v))).collect(),
+            state: text(&c["State"]),
+            networks: c["NetworkSettings"]["Networks"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(name, e)| (name.clone(), text(&e["IPAddress"])))
+                .collect(),
+            anonymous: c["Mounts"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|m| m["Type"] == "volume" && m["Name"].as_str().is_some_and(|n| n.len() == 64))
+                .map(|m| (text(&m["Destination"]), text(&m["Name"])))
+                .collect(),
+        })
+        .collect()
+}
+
+/// Whether a container of a service really is healthy.
+pub fn is_healthy(engine: &mut Engine, now: Now, service: &Service, container: &Real) -> bool {
+    if container.state != "running" {
+        return false;
+    }
+    match service.check {
+        Check::None => true,
+        Check::Tcp | Check::Http | Check::Command => {
+            let addresses: Vec<String> = container.networks.values().filter(|ip| !ip.is_empty()).cloned().collect();
+            addresses.iter().any(|ip| matches!(engine.listens(ip, PORT, now), Listening::Accepts { .. }))
+        }
+    }
+}
+
+/// A suspension that was answered.
+#[derive(Clone, Debug)]
+pub struct Suspension {
+    /// Its namespace; `None` = everything.
+    pub namespace: Option<String>,
+    /// Its service; `None` = the whole namespace.
+    pub name: Option<String>,
+    /// Since when, in milliseconds.
+    pub since_ms: u64,
+}
+
+impl Suspension {
+    fn covers(&self, id: &Id) -> bool {
+        self.namespace.as_ref().is_none_or(|ns| *ns == id.0) && self.name.as_ref().is_none_or(|n| *n == id.1)
+    }
+}
+
+/// What the judge remembers.
+#[derive(Debug, Default)]
+pub struct Judge {
+    /// What the manifests say now.
+    pub town: Town,
+    /// Ids of containers, networks and volumes that nobody may touch.
+    pub foreign: BTreeSet<String>,
+    /// What was suspended, without an end, and not resumed.
+    pub suspended: Vec<Suspension>,
+    /// Services that must not lose a container, with why.
+    pub guarded: BTreeMap<Id, String>,
+    /// Services that nobody may write to until something happens: the store was lost while they were as wanted.
+    pub still: BTreeSet<Id>,
+    /// What was found.
+    pub violations: Vec<String>,
+    changed_at: BTreeMap<Id, u64>,
+    healthy_at: BTreeMap<Id, u64>,
+    down_by_us: BTreeMap<Id, BTreeSet<u32>>,
+    asked_restart: BTreeMap<Id, u64>,
+    volumes: BTreeMap<(Id, u32, String), String>,
+}
+
+impl Judge {
+    /// Notes what is wrong.
+    pub fn violation(&mut self, text: String) {
+        if self.violations.len() < 20 {
+            self.violations.push(text);
+        }
+    }
+
+    /// The manifests say something else from now on.
+    pub fn set_town(&mut self, town: &Town, now: Now) {
+        let ids: BTreeSet<Id> = self.town.services.keys().chain(town.services.keys()).cloned().collect();
+        for id in ids {
+            if self.town.services.get(&id) != town.services.get(&id) {
+                self.changed_at.insert(id, now.mono_ms);
+            }
+        }
+        self.town = town.clone();
+        self.still.clear();
+    }
+
+    /// Somebody asked for a restart.
+    pub fn note_restart(&mut self, ids: impl IntoIterator<Item = Id>, now: Now) {
+        self.asked_restart.extend(ids.into_iter().map(|id| (id, now.mono_ms)));
+        self.still.clear();
+    }
+
+    /// How long a service has been wanted as it is now, in milliseconds.
+    pub fn unchanged_for(&self, id: &Id, now: Now) -> u64 {
+        now.mono_ms - self.changed_at.get(id).copied().unwrap_or(0).min(now.mono_ms)
+    }
+
+    /// Looks at who really is healthy.
+    pub fn look(&mut self, engine: &mut Engine, now: Now) {
+        for container in containers(engine, now).iter().filter(|c| c.is_ours()) {
+            let id = container.owner();
+            let Some(service) = self.town.services.get(&id).cloned() else { continue };
+            if is_healthy(engine, now, &service, container) {
+                self.healthy_at.insert(id.clone(), now.mono_ms);
+                if let Some(slots) = self.down_by_us.get_mut(&id) {
+                    slots.remove(&container.slot());
+                }
+            }
+            for (target, volume) in &container.anonymous {
+                self.volumes.insert((id.clone(), container.slot(), target.clone()), volume.clone());
+            }
+        }
+    }
+
+    /// Judges a call of the operator before it takes effect.
+    pub fn before(&mut self, engine: &mut Engine, call: &Call, now: Now) {
+        if !call.is_write || call.path.starts_with("/images") || call.path.contains("/exec") {
+            return;
+        }
+        self.look(engine, now);
+        let parts: Vec<&str> = call.path.trim_matches('/').split('/').collect();
+        let what = format!("{} {} at {} ms", call.method, call.path, now.mono_ms);
+        match (call.method.as_str(), parts.as_slice()) {
+            ("POST", ["containers" | "networks" | "volumes", "create"]) => {}
+            ("DELETE", ["volumes", name]) => self.violation(format!("a volume is removed: {name} ({what})")),
+            ("DELETE", ["networks", id]) => self.before_network(engine, id, &what, now),
+            ("POST", ["networks", id, "connect" | "disconnect"]) => self.before_network(engine, id, &what, now),
+            (method, ["containers", id, rest @ ..]) => {
+                let verb = if method == "DELETE" { "remove" } else { rest.first().copied().unwrap_or_default() };
+                self.before_container(engine, id, verb, call, &what, now);
+            }
+            _ => self.violation(format!("a call that nobody expects: {what}")),
+        }
+    }
+
+    fn before_network(&mut self, engine: &mut Engine, id: &str, what: &str, now: Now) {
+        let (status, network) = ask(engine, now, "GET", &format!("/networks/{id}"), &[], &Value::Null);
+        if status != 200 {
+            return;
+        }
+        if network["Labels"]["quaymaster.dev/instance"] != INSTANCE {
+            self.violation(format!("a foreign network is touched: {what}"));
+        }
+    }
+
+    fn before_container(&mut self, engine: &mut Engine, id: &str, verb: &str, call: &Call, what: &str, now: Now) {
+        let all = containers(engine, now);
+        let Some(container) = all.iter().find(|c| c.id == id) else {
+            if id.len() != 64 && all.iter().any(|c| c.name == id) {
+                self.violation(format!("a container is named, not addressed by its id: {what}"));
+            }
+            return;
+        };
+        if !container.is_ours() || self.foreign.contains(id) {
+            return self.violation(format!("a foreign container is touched: {what}"));
+        }
+        let owner = container.owner();
+        if verb == "remove" && call.query.contains("v=true") | call.query.contains("v=1") {
+            self.violation(format!("a container is removed with its volumes: {what}"));
+        }
+        if self.suspended.iter().any(|s| s.covers(&owner) && s.since_ms + SETTLE_MS < now.mono_ms) {
+            self.violation(format!("a suspended service is written to: {}/{} by {what}", owner.0, owner.1));
+        }
+        if self.still.contains(&owner) {
+            self.violation(format!("the store was lost, and {}/{} was as wanted: {what}", owner.0, owner.1));
+        }
+        let others: Vec<&Real> = all.iter().filter(|c| c.is_ours() && c.owner() == owner && c.id != container.id).collect();
+        match verb {
+            "start" => self.before_start(&owner, container, what, now),
+            "stop" | "kill" => self.before_stop(engine, &owner, container, &others, what, now),
+            "restart" => self.before_restart(&owner, what, now),
+            "remove" => self.before_remove(&owner, container, &others, what),
+            _ => {}
+        }
+        if matches!(verb, "stop" | "remove") {
+            self.in_order(&owner, &all, what);
+        }
+    }
+
+    fn before_start(&mut self, owner: &Id, container: &Real, what: &str, now: Now) {
+        let Some(service) = self.town.services.get(owner).cloned() else { return };
+        if self.unchanged_for(owner, now) < PICTURE_MS || !container.label("spec-hash").is_empty() && service.wanted() == 0 {
+            return;
+        }
+        for edge in service.edges.iter().filter(|e| e.gate() == "Wait") {
+            let Some(dependency) = self.town.services.get(&edge.on) else { continue };
+            let is_old = self.unchanged_for(&edge.on, now) >= PICTURE_MS && dependency.wanted() > 0;
+            let healthy_lately = self.healthy_at.get(&edge.on).is_some_and(|at| at + PICTURE_MS >= now.mono_ms);
+            if is_old && !healthy_lately {
+                self.violation(format!("{}/{} is started before {}/{} is usable: {what}", owner.0, owner.1, edge.on.0, edge.on.1));
+            }
+        }
+        self.carries_volumes(owner, container, what);
+    }
+
+    /// What an older container of the slot had in a volume without a name is there for the new one.
+    fn carries_volumes(&mut self, owner: &Id, container: &Real, what: &str) {
+        let mut lost = Vec::new();
+        for (target, volume) in &container.anonymous {
+            let key = (owner.clone(), container.slot(), target.clone());
+            if self.volumes.get(&key).is_some_and(|known| known != volume) {
+                lost.push(target.clone());
+            }
+        }
+        for target in lost {
+            self.violation(format!("{}/{} loses what it had in {target}: {what}", owner.0, owner.1));
+        }
+    }
+
+    fn before_stop(&mut self, engine: &mut Engine, owner: &Id, container: &Real, others: &[&Real], what: &str, now: Now) {
+        let Some(service) = self.town.services.get(owner).cloned() else { return };
+        let slot = container.slot();
+        let is_settled_change = self.unchanged_for(owner, now) > SETTLE_MS;
+        if service.wanted() < slot || !is_healthy(engine, now, &service, container) || !is_settled_change {
+            return;
+        }
+        let twin_is_healthy = others.iter().any(|o| o.slot() == slot && is_healthy(engine, now, &service, o));
+        if twin_is_healthy {
+            return;
+        }
+        let down = self.down_by_us.entry(owner.clone()).or_default();
+        down.retain(|s| *s <= service.wanted());
+        let already = down.iter().filter(|s| **s != slot).count();
+        down.insert(slot);
+        if already >= service.parallelism as usize {
+            self.violation(format!("{}/{} has {already} replicas down for a replacement already: {what}", owner.0, owner.1));
+        }
+    }
+
+    fn before_restart(&mut self, owner: &Id, what: &str, now: Now) {
+        let asked = self.asked_restart.get(owner).is_some_and(|at| at + 1_800_000 >= now.mono_ms);
+        if !asked {
+            self.violation(format!("{}/{} is restarted and nobody asked: {what}", owner.0, owner.1));
+        }
+    }
+
+    fn before_remove(&mut self, owner: &Id, container: &Real, others: &[&Real], what: &str) {
+        let replaced = others.iter().any(|o| o.slot() == container.slot());
+        if let Some(why) = self.guarded.get(owner).filter(|_| !replaced) {
+            let text = format!("{}/{} loses a container although {why}: {what}", owner.0, owner.1);
+            self.violation(text);
+        }
+        if container.label("uid") == "orphan" {
+            self.violation(format!("an orphan is removed and nobody approved: {what}"));
+        }
+    }
+
+    /// Of two that were removed at once, the one on which the other depends goes last.
+    fn in_order(&mut self, owner: &Id, all: &[Real], what: &str) {
+        let gone = |id: &Id| !self.town.services.contains_key(id);
+        let late: Vec<Id> = self
+            .town
+            .pairs
+            .iter()
+            .filter(|(dependency, dependent)| dependency == owner && gone(dependency) && gone(dependent))
+            .filter(|(_, dependent)| all.iter().any(|c| c.is_ours() && c.owner() == *dependent))
+            .map(|(_, dependent)| dependent.clone())
+            .collect();
+        for dependent in late {
+            self.violation(format!("{}/{} goes before {}/{} that depends on it: {what}", owner.0, owner.1, dependent.0, dependent.1));
+        }
+    }
+
+    /// Services that really are as wanted and have been for a while.
+    pub fn settled(&self, engine: &mut Engine, now: Now) -> BTreeSet<Id> {
+        let all = containers(engine, now);
+        let is_settled = |id: &&Id, service: &Service| {
+            let mine: Vec<&Real> = all.iter().filter(|c| c.is_ours() && c.owner() == **id).collect();
+            matches!(service.conduct, Conduct::Good { .. })
+                && mine.len() == service.wanted() as usize
+                && mine.iter().all(|c| c.state == "running")
+                && self.unchanged_for(id, now) > 20_000
+        };
+        self.town.services.iter().filter(|(id, s)| is_settled(id, s)).map(|(id, _)| id.clone()).collect()
+    }
+}
