@@ -308,7 +308,7 @@ impl Controller {
             let is_frozen = admission.frozen.contains_key(&object.key.namespace);
             if object.meta.annotations.contains_key(IMPLICIT) {
                 // Frozen services keep their network, and so do those whose removal is held: they are not in the set, but in the store.
-                if !is_wanted && !is_frozen && !self.is_network_used(snapshot, &object.key) {
+                if !is_wanted && !is_frozen && !is_network_used(snapshot, &object.key, wanted) {
                     removals.push(object.key.clone());
                 }
                 continue;
@@ -343,13 +343,6 @@ impl Controller {
             }
         }
         (removals, held)
-    }
-
-    fn is_network_used(&self, snapshot: &Snapshot, key: &ObjectKey) -> bool {
-        snapshot.list(SERVICE, Some(&key.namespace)).any(|o| {
-            let container = &o.spec["container"];
-            !o.is_deleting() && container.is_object() && container["networks"].as_array().is_none_or(Vec::is_empty)
-        })
     }
 
     fn note_application(&self, sources: &Sources, inputs: &[Arc<SourceInput>], admission: Admission, mut held: BTreeMap<Name, HeldPrune>) {
@@ -394,6 +387,15 @@ impl Controller {
         let report = Report { violations: admission.violations, frozen, held, skipped: admission.skipped, applied: true };
         *sources.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
     }
+}
+
+/// Whether a service that stays although it is not in the set needs an implicit network. Those in the set have said so themselves: what
+/// the store still has of them is what they were.
+fn is_network_used(snapshot: &Snapshot, key: &ObjectKey, wanted: &BTreeSet<ObjectKey>) -> bool {
+    snapshot.list(SERVICE, Some(&key.namespace)).filter(|o| !wanted.contains(&o.key)).any(|o| {
+        let container = &o.spec["container"];
+        !o.is_deleting() && container.is_object() && container["networks"].as_array().is_none_or(Vec::is_empty)
+    })
 }
 
 /// The digests of the files that an object's spec refers to.

@@ -130,6 +130,13 @@ async fn link(
     Ok(())
 }
 
+/// Whether the picture now shows what was looked at, or says that it does not know.
+enum Picture {
+    Fresh,
+    /// The look failed and will be repeated: nobody may act on what was seen before it.
+    Old,
+}
+
 enum Looked {
     Container(Name, Result<Option<qm_plan::observed::Container>, DockerError>),
     Network(Name, Result<Option<qm_plan::observed::Network>, DockerError>),
@@ -162,12 +169,13 @@ impl<'a> Follower<'a> {
                 biased;
                 Some((thing, acks, looked)) = self.work.next(), if !self.work.is_empty() => {
                     self.in_flight.remove(&thing);
-                    if let Err(lost) = self.apply(looked) {
-                        return lost;
-                    }
-                    for ack in acks {
-                        // Who asked may have gone meanwhile.
-                        let _ = ack.send(());
+                    match self.apply(looked) {
+                        Err(lost) => return lost,
+                        Ok(Picture::Old) => self.dirty.entry(thing).or_default().extend(acks),
+                        Ok(Picture::Fresh) => for ack in acks {
+                            // Who asked may have gone meanwhile.
+                            let _ = ack.send(());
+                        },
                     }
                 }
                 event = events.next() => match event {
@@ -222,7 +230,7 @@ impl<'a> Follower<'a> {
     ///
     /// # Errors
     /// When the engine did not answer at all: then the link is lost. An error about one thing is a gap in the picture, retried.
-    fn apply(&mut self, looked: Looked) -> Result<(), String> {
+    fn apply(&mut self, looked: Looked) -> Result<Picture, String> {
         let lost = |error: &DockerError| matches!(error, DockerError::Unreachable(_)).then(|| error.line());
         match looked {
             Looked::Container(id, Ok(container)) => {
@@ -253,22 +261,23 @@ impl<'a> Follower<'a> {
             Looked::Volume(name, Err(e)) => return self.failed(Thing::Volume(name), &e),
             Looked::Image(name, Err(e)) => return self.failed(Thing::Image(name), &e),
         }
-        Ok(())
+        Ok(Picture::Fresh)
     }
 
     /// One look failed: it is repeated after a pause.
     ///
     /// # Errors
     /// When the engine did not answer at all.
-    fn failed(&mut self, thing: Thing, error: &DockerError) -> Result<(), String> {
+    fn failed(&mut self, thing: Thing, error: &DockerError) -> Result<Picture, String> {
         if matches!(error, DockerError::Unreachable(_)) {
             return Err(error.line());
         }
         tracing::warn!(error = error.line(), ?thing, "the engine could not be read");
         if error.retry() == Retry::Transient {
             self.look_again(thing);
+            return Ok(Picture::Old);
         }
-        Ok(())
+        Ok(Picture::Fresh)
     }
 
     fn look_again(&mut self, thing: Thing) {

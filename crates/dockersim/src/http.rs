@@ -20,10 +20,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::{mpsc, watch};
 
+use crate::Now;
 use crate::engine::reply::{Reply, Request, Stream, Ticket};
 use crate::engine::{Engine, Listening, Polled};
 use crate::faults::{Call, EventFault, Exchange, Fault};
-use crate::Now;
 
 /// Bytes that an in-process connection takes before its reader must read.
 const PIPE: usize = 64 * 1024;
@@ -361,7 +361,8 @@ impl Sim {
         let occurrence = hooks.occurrences.entry((request.method.clone(), request.path.clone())).or_insert(0);
         *occurrence += 1;
         let occurrence = *occurrence;
-        let is_read = matches!(request.method.as_str(), "GET" | "HEAD") || request.path.contains("/exec") || request.path.ends_with("/wait");
+        let is_read =
+            matches!(request.method.as_str(), "GET" | "HEAD") || request.path.contains("/exec") || request.path.ends_with("/wait");
         Call { conn, method: request.method.clone(), path: request.path.clone(), query, occurrence, is_write: !is_read }
     }
 
@@ -428,7 +429,9 @@ impl Sim {
                     let builder = builder(101).header("Connection", "Upgrade").header("Upgrade", "tcp");
                     builder.header("Content-Type", "application/vnd.docker.raw-stream").body(whole(Bytes::new(), &Fault::None, false))
                 }
-                None => builder(200).header("Content-Type", "application/vnd.docker.raw-stream").body(whole(output.into(), &fault, is_head)),
+                None => {
+                    builder(200).header("Content-Type", "application/vnd.docker.raw-stream").body(whole(output.into(), &fault, is_head))
+                }
             },
         };
         made.expect("every header is made of plain text")
@@ -474,7 +477,8 @@ impl Sim {
                         return;
                     }
                     Polled::Idle => {
-                        let pause = due.map_or(Duration::from_secs(3_600), |at| Duration::from_millis(at.saturating_sub(now.mono_ms).max(1)));
+                        let pause =
+                            due.map_or(Duration::from_secs(3_600), |at| Duration::from_millis(at.saturating_sub(now.mono_ms).max(1)));
                         tokio::select! {
                             biased;
                             () = send.closed() => return,

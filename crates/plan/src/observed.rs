@@ -1,6 +1,6 @@
 //! Owns what was observed of the engine, as plain data, and where it could not be read ([`Gap`]). Unknown is not absent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use qm_api::name::Name;
@@ -218,6 +218,8 @@ pub struct ServiceView {
     pub names_taken: BTreeMap<Name, Name>,
     /// The networks of its namespace, by the Network's name: the engine's, if it is there.
     pub networks: BTreeMap<Name, Option<Arc<Network>>>,
+    /// Ids of networks that its containers are attached to and that are still there.
+    pub known_networks: BTreeSet<Name>,
     /// Which of the volumes it needs are there.
     pub volumes: BTreeMap<String, bool>,
     /// What is known of its image reference; `None` when nobody looked yet.

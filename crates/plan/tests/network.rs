@@ -69,13 +69,13 @@ fn removal_waits_for_those_who_use_it() {
     let mut view = made(&plan(&desired, &NetworkView::default()));
     desired.deleting = true;
     view.wanted_by = vec![ObjectKey::new("MiniService", "n", "app")];
-    view.attached = 1;
+    view.attached = std::collections::BTreeMap::from([("n1".into(), 1)]);
     let waiting = plan(&desired, &view);
     assert!(waiting.runnable().is_empty());
     view.wanted_by.clear();
     let foreign_inside = plan(&desired, &view);
     assert!(foreign_inside.runnable().is_empty(), "a container of somebody else is in it");
-    view.attached = 0;
+    view.attached.clear();
     let free = plan(&desired, &view);
     assert_snapshot!(format!("{waiting}\n{foreign_inside}\n{free}"));
     assert!(plan(&desired, &NetworkView::default()).finalized);

@@ -15,6 +15,8 @@ use super::script::{Act, Script};
 use super::stage::{Stage, because};
 use super::town::{Id, Town};
 
+/// Why a service is guarded while its file is cut.
+const HALF_WRITTEN: &str = "its file is half written";
 /// How often the rules that no call triggers are judged, in milliseconds.
 const TICK_MS: u64 = 1_000;
 /// How long the engine may be away before anybody's status may change; the grace is 30 s.
@@ -46,7 +48,9 @@ enum Due {
     /// A half-written file, a bad document, an emptied or hidden folder is put right.
     Mend,
     Boot,
-    DaemonBack { live_restore: bool },
+    DaemonBack {
+        live_restore: bool,
+    },
     StoreHasRoom,
     Tick,
 }
@@ -61,8 +65,8 @@ struct Play {
     after_trap: Option<(u64, bool)>,
     /// Since when the engine has been away, with who was usable then.
     away: Option<(u64, BTreeSet<Id>)>,
-    /// The wall clock has jumped: ends of suspensions say nothing any more.
-    jumped: bool,
+    /// The daemon is away.
+    is_away: bool,
 }
 
 /// Plays a script.
@@ -72,7 +76,7 @@ pub async fn play(script: &Script, keep_log: bool) -> Verdict {
     let stage = Stage::new(script.seed, keep_log);
     let engine = stage.sim.clone();
     let engine = tokio::spawn(async move { engine.run().await });
-    let mut play = Play { stage, town, agenda: Vec::new(), counter: 0, after_trap: None, away: None, jumped: false };
+    let mut play = Play { stage, town, agenda: Vec::new(), counter: 0, after_trap: None, away: None, is_away: false };
     play.populate();
     play.stage.write(&play.town.files());
     play.tell_judge();
@@ -151,6 +155,8 @@ impl Play {
     }
 
     fn write(&mut self) {
+        // A file that was half written is whole again.
+        self.stage.judge().guarded.retain(|_, why| *why != HALF_WRITTEN);
         self.stage.write(&self.town.files());
         self.tell_judge();
     }
@@ -195,6 +201,7 @@ impl Play {
                 let now = self.stage.shared.now();
                 self.stage.sim.with(|engine| engine.restart_daemon(live_restore, now));
                 self.stage.sim.set_away(false);
+                self.is_away = false;
                 self.away = None;
                 self.stage.shared.log("== the daemon is back");
             }
@@ -227,7 +234,7 @@ impl Play {
                 let keep = rng.below(files[*name].len() as u64) as usize;
                 let hints = self.stage.folder.borrow_mut().cut(name, keep);
                 self.stage.tell_folder(hints);
-                self.guard("its file is half written");
+                self.guard(HALF_WRITTEN, |_| true);
                 self.after(for_ms, Due::Mend);
             }
             Act::BadDocument { for_ms, choice } => {
@@ -236,25 +243,29 @@ impl Play {
                 let Some(namespace) = rng.pick(&namespaces).cloned() else { return };
                 let inside: Vec<String> = self.town.services.keys().filter(|(ns, _)| *ns == namespace).map(|(_, n)| n.clone()).collect();
                 let left_out = rng.pick(&inside).cloned();
-                self.town.broken.insert(namespace, left_out);
+                self.town.broken.insert(namespace.clone(), left_out);
                 self.write();
-                self.guard("its namespace is frozen");
+                self.guard("its namespace is frozen", |id| id.0 == namespace);
                 self.after(for_ms, Due::Mend);
             }
             Act::Emptied { for_ms } => {
                 self.town.emptied = true;
                 self.stage.write(&self.town.files());
-                self.guard("the folder was emptied by mistake");
+                self.guard("the folder was emptied by mistake", |_| true);
                 self.after(for_ms, Due::Mend);
             }
             Act::Hidden { for_ms } => {
                 self.stage.folder.borrow_mut().hidden = true;
                 self.stage.tell_folder(Vec::new());
-                self.guard("the folder cannot be entered");
+                self.guard("the folder cannot be entered", |_| true);
                 self.after(for_ms, Due::Mend);
             }
             Act::Engine { for_ms, trouble } => self.stage.trouble(trouble, for_ms),
             Act::Daemon { live_restore, away_ms } => {
+                if self.is_away {
+                    return;
+                }
+                self.is_away = true;
                 let usable = self.usable();
                 self.stage.sim.set_away(true);
                 self.stage.sim.cut_all();
@@ -278,8 +289,6 @@ impl Play {
             }
             Act::StoreLost { down_ms } => {
                 let now = self.stage.shared.now();
-                let settled = self.stage.judge();
-                drop(settled);
                 let ready = self.ready();
                 let really = self.stage.sim.with(|engine| self.stage.judge().settled(engine, now));
                 self.stage.kill(false);
@@ -288,24 +297,35 @@ impl Play {
                 judge.suspended.clear();
                 judge.guarded.clear();
                 judge.still = ready.intersection(&really).cloned().collect();
+                // What is withdrawn before the new store knows of it is remembered by nobody: it stays until a person approves.
+                let (all, networks) =
+                    self.stage.sim.with(|engine| (containers(engine, now), ask(engine, now, "GET", "/networks", &[], &Value::Null).1));
+                judge.left_over.extend(all.into_iter().map(|c| c.id));
+                judge
+                    .left_over
+                    .extend(networks.as_array().into_iter().flatten().map(|n| n["Name"].as_str().unwrap_or_default().to_owned()));
                 drop(judge);
                 self.after(down_ms, Due::Boot);
             }
             Act::ClockJump { by_ms } => {
-                self.jumped = true;
                 self.stage.shared.jump(by_ms);
             }
         }
     }
 
     /// Services that the manifests want and that nobody may take away meanwhile.
-    fn guard(&self, why: &str) {
+    fn guard(&self, why: &'static str, concerns: impl Fn(&Id) -> bool) {
         let now = self.stage.shared.now();
         let mut judge = self.stage.judge();
-        let stable: Vec<Id> =
-            self.town.services.iter().filter(|(id, s)| s.wanted() > 0 && judge.unchanged_for(id, now) > 5_000).map(|(id, _)| id.clone()).collect();
+        let stable: Vec<Id> = self
+            .town
+            .services
+            .iter()
+            .filter(|(id, s)| concerns(id) && s.wanted() > 0 && judge.unchanged_for(id, now) > 5_000)
+            .map(|(id, _)| id.clone())
+            .collect();
         for id in stable {
-            judge.guarded.insert(id, why.to_owned());
+            judge.guarded.insert(id, why);
         }
     }
 
@@ -400,9 +420,10 @@ impl Play {
         let usable_now = self.usable();
         let now = self.stage.shared.now();
         let away_for = now_ms - since;
+        let really = self.stage.sim.with(|engine| self.stage.judge().settled(engine, now));
         let mut judge = self.stage.judge();
         let mut found = Vec::new();
-        for (id, service) in &self.town.services {
+        for (id, service) in self.town.services.iter().filter(|(id, _)| really.contains(*id)) {
             if judge.unchanged_for(id, now) < away_for + 5_000 || service.wanted() == 0 {
                 continue;
             }

@@ -26,7 +26,8 @@ pub struct Disk {
 impl Disk {
     /// Makes the folder hold exactly these files; gives what the file system tells of it.
     pub fn replace(&mut self, files: &BTreeMap<String, String>) -> Vec<(Key, Hint)> {
-        let new: BTreeMap<RelPath, File> = files.iter().filter_map(|(p, t)| Some((RelPath::parse(p).ok()?, File::new(t.as_bytes())))).collect();
+        let new: BTreeMap<RelPath, File> =
+            files.iter().filter_map(|(p, t)| Some((RelPath::parse(p).ok()?, File::new(t.as_bytes())))).collect();
         let paths: BTreeSet<RelPath> = new.keys().chain(self.files.keys()).cloned().collect();
         let mut hints = Vec::new();
         for path in paths {

@@ -30,12 +30,27 @@ pub struct Real {
     pub networks: BTreeMap<String, String>,
     /// Volumes without a name of their own, by target.
     pub anonymous: BTreeMap<String, String>,
+    /// What it was made from. Only known after [`Real::inspect`], as what follows.
+    pub image: String,
+    /// Its environment.
+    pub env: Vec<String>,
+    /// Its limit of memory, in bytes; 0 = none.
+    pub memory: u64,
 }
 
 impl Real {
     /// Whether it is stamped by the instance under test.
     pub fn is_ours(&self) -> bool {
         self.label("instance") == INSTANCE
+    }
+
+    /// Looks closer.
+    pub fn inspect(&mut self, engine: &mut Engine, now: Now) {
+        let (_, found) = ask(engine, now, "GET", &format!("/containers/{}/json", self.id), &[], &Value::Null);
+        self.image = found["Config"]["Image"].as_str().unwrap_or_default().to_owned();
+        let env = found["Config"]["Env"].as_array().into_iter().flatten();
+        self.env = env.filter_map(Value::as_str).map(str::to_owned).collect();
+        self.memory = found["HostConfig"]["Memory"].as_u64().unwrap_or(0);
     }
 
     /// The owner that its stamp names.
@@ -94,6 +109,9 @@ pub fn containers(engine: &mut Engine, now: Now) -> Vec<Real> {
                 .filter(|m| m["Type"] == "volume" && m["Name"].as_str().is_some_and(|n| n.len() == 64))
                 .map(|m| (text(&m["Destination"]), text(&m["Name"])))
                 .collect(),
+            image: String::new(),
+            env: Vec::new(),
+            memory: 0,
         })
         .collect()
 }
@@ -139,7 +157,9 @@ pub struct Judge {
     /// What was suspended, without an end, and not resumed.
     pub suspended: Vec<Suspension>,
     /// Services that must not lose a container, with why.
-    pub guarded: BTreeMap<Id, String>,
+    pub guarded: BTreeMap<Id, &'static str>,
+    /// What the engine had when a store was lost: containers and networks of services that nobody may want any more.
+    pub left_over: BTreeSet<String>,
     /// Services that nobody may write to until something happens: the store was lost while they were as wanted.
     pub still: BTreeSet<Id>,
     /// What was found.
@@ -164,6 +184,10 @@ impl Judge {
         let ids: BTreeSet<Id> = self.town.services.keys().chain(town.services.keys()).cloned().collect();
         for id in ids {
             if self.town.services.get(&id) != town.services.get(&id) {
+                // What the manifests say of a frozen namespace does not count yet.
+                if !town.broken.contains_key(&id.0) {
+                    self.guarded.remove(&id);
+                }
                 self.changed_at.insert(id, now.mono_ms);
             }
         }
@@ -323,7 +347,7 @@ impl Judge {
 
     fn before_remove(&mut self, owner: &Id, container: &Real, others: &[&Real], what: &str) {
         let replaced = others.iter().any(|o| o.slot() == container.slot());
-        if let Some(why) = self.guarded.get(owner).filter(|_| !replaced) {
+        if let Some(why) = self.guarded.get(owner).copied().filter(|_| !replaced) {
             let text = format!("{}/{} loses a container although {why}: {what}", owner.0, owner.1);
             self.violation(text);
         }

@@ -30,8 +30,11 @@ pub fn run(script: &Script, keep_log: bool) -> Verdict {
     let thread = std::thread::Builder::new().name("sim".to_owned()).stack_size(16 << 20).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
         let local = tokio::task::LocalSet::new();
-        let played = local.block_on(&runtime, tokio::time::timeout(HORIZON, drive::play(&script, keep_log)));
-        played.unwrap_or_else(|_| Verdict { violations: vec!["the run never ended: something waits for ever".to_owned()], ..Verdict::default() })
+        let played = local.block_on(&runtime, async { tokio::time::timeout(HORIZON, drive::play(&script, keep_log)).await });
+        played.unwrap_or_else(|_| Verdict {
+            violations: vec!["the run never ended: something waits for ever".to_owned()],
+            ..Verdict::default()
+        })
     });
     match thread.expect("a thread").join() {
         Ok(verdict) => verdict,

@@ -190,7 +190,9 @@ impl Stage {
         }));
         let shared = self.shared.clone();
         self.sim.set_observer(Arc::new(move |seen: &Exchange| {
-            shared.calls.fetch_add(1, Ordering::Relaxed);
+            if seen.call.path != "/_ping" {
+                shared.calls.fetch_add(1, Ordering::Relaxed);
+            }
             shared.log(&format!(
                 "#{} {} {}{} {} -> {} {} {:?}",
                 seen.call.conn,
@@ -327,8 +329,7 @@ impl Stage {
     }
 
     fn follow(&self, operator: Arc<Operator>, fate: Arc<Fate>) -> JoinHandle<()> {
-        let (folder, hints, changed, shared) =
-            (self.folder.clone(), self.hints.clone(), self.folder_changed.clone(), self.shared.clone());
+        let (folder, hints, changed, shared) = (self.folder.clone(), self.hints.clone(), self.folder_changed.clone(), self.shared.clone());
         tokio::task::spawn_local(async move {
             let mut reader = Reader::default();
             hints.borrow_mut().clear();

@@ -153,7 +153,8 @@ impl Town {
 
     /// Adds a service that depends on some that are there.
     pub fn add_service(&mut self, rng: &mut Rng, namespace: &str) -> Option<Id> {
-        let free: Vec<&str> = NAMES.iter().copied().filter(|n| !self.services.contains_key(&(namespace.to_owned(), (*n).to_owned()))).collect();
+        let free: Vec<&str> =
+            NAMES.iter().copied().filter(|n| !self.services.contains_key(&(namespace.to_owned(), (*n).to_owned()))).collect();
         let name = rng.pick(&free)?;
         let id = (namespace.to_owned(), (*name).to_owned());
         // Only on those before it in the order of names, so that no cycle can come about.
@@ -258,7 +259,10 @@ impl Town {
                 let dependent = dependent.map(|(id, _)| id.clone());
                 if let Some(dependent) = &dependent {
                     self.remove_service(dependent);
-                    self.pairs.push((id.clone(), dependent.clone()));
+                    // Files of two namespaces settle each by itself.
+                    if dependent.0 == id.0 {
+                        self.pairs.push((id.clone(), dependent.clone()));
+                    }
                 }
                 self.remove_service(&id);
                 format!("remove {}/{} with {dependent:?}", id.0, id.1)

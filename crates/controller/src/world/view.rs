@@ -1,6 +1,6 @@
 //! What concerns one object, cut out of the whole picture for a planner.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use qm_api::meta::ObjectKey;
@@ -101,6 +101,8 @@ impl Inner {
                 view.volumes.insert(name.clone(), self.volumes.contains(name.as_str()));
             }
         }
+        let attachments = view.containers.iter().flat_map(|c| c.networks.values());
+        view.known_networks = attachments.map(|a| a.network_id.clone()).filter(|id| self.networks.contains_key(id)).collect();
         view.image = self.images.get(spec.image.as_str()).cloned();
         view.foreign_project = self.foreign_project(&key.namespace);
         view
@@ -109,8 +111,12 @@ impl Inner {
     pub(crate) fn network_view(&self, key: &ObjectKey) -> NetworkView {
         let networks = self.networks_of(key);
         let ids: BTreeSet<&Name> = networks.iter().map(|n| &n.id).collect();
-        let ours = self.containers.values().filter(|c| c.networks.values().any(|a| ids.contains(&a.network_id))).count();
-        let others = self.others.values().filter(|o| o.network_ids.iter().any(|id| ids.contains(id))).count();
+        let ours = self.containers.values().flat_map(|c| c.networks.values().map(|a| &a.network_id));
+        let others = self.others.values().flat_map(|o| &o.network_ids);
+        let mut attached: BTreeMap<Name, usize> = BTreeMap::new();
+        for id in ours.chain(others).filter(|id| ids.contains(id)) {
+            *attached.entry(id.clone()).or_default() += 1;
+        }
         let engine_name = qm_plan::desired::engine_name(&key.namespace, &key.name);
         let name_taken = self.networks.values().find(|n| n.name == engine_name.as_str() && !ids.contains(&n.id)).map(|n| n.id.clone());
         // A service that is not being deleted still wants its networks; one that is, until its containers are gone.
@@ -122,7 +128,7 @@ impl Inner {
             })
             .collect();
         NetworkView {
-            attached: ours + others,
+            attached,
             name_taken,
             wanted_by,
             foreign_project: self.foreign_project(&key.namespace),

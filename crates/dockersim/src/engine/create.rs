@@ -37,7 +37,8 @@ impl Engine {
         let (image_id, spec): (Arc<str>, ImageSpec) = match reference.as_str() {
             "" => ("".into(), ImageSpec { program: Program::Busybox, ..ImageSpec::default() }),
             _ => {
-                let image = self.find_image(&reference).ok_or_else(|| Failure::new(404, format!("No such image: {}", normal(&reference))))?;
+                let image =
+                    self.find_image(&reference).ok_or_else(|| Failure::new(404, format!("No such image: {}", normal(&reference))))?;
                 (image.id.clone(), image.spec.clone())
             }
         };
@@ -47,7 +48,9 @@ impl Engine {
         if let Some(holder) = self.names.get(&name) {
             return Err(Failure::new(
                 409,
-                format!("Conflict. The container name \"/{name}\" is already in use by container \"{holder}\". You have to remove (or rename) that container to be able to reuse that name."),
+                format!(
+                    "Conflict. The container name \"/{name}\" is already in use by container \"{holder}\". You have to remove (or rename) that container to be able to reuse that name."
+                ),
             ));
         }
         let mut labels = spec.labels.clone();
@@ -181,7 +184,10 @@ impl Engine {
                 return Err(Failure::new(400, format!("invalid mount config for type \"{kind}\": mount type unknown")));
             }
             if !target.starts_with('/') {
-                return Err(Failure::new(400, format!("invalid mount config for type \"{kind}\": invalid mount path: '{target}' mount path must be absolute")));
+                return Err(Failure::new(
+                    400,
+                    format!("invalid mount config for type \"{kind}\": invalid mount path: '{target}' mount path must be absolute"),
+                ));
             }
         }
         Ok(())
@@ -235,7 +241,12 @@ impl Engine {
                 [] => continue,
             };
             if !target.starts_with('/') {
-                return Err(Failure::new(400, format!("invalid volume specification: '{bind}': invalid mount config for type \"volume\": invalid mount path: '{target}' mount path must be absolute")));
+                return Err(Failure::new(
+                    400,
+                    format!(
+                        "invalid volume specification: '{bind}': invalid mount config for type \"volume\": invalid mount path: '{target}' mount path must be absolute"
+                    ),
+                ));
             }
             let writable = !mode.split(',').any(|m| m == "ro");
             if source.starts_with('/') {

@@ -155,7 +155,8 @@ impl Engine {
         if !exists(&container.files, &place) {
             return Err(missing());
         }
-        let entry = container.files.get(&place).cloned().unwrap_or(FileEntry { mode: 0o755, content: Arc::from([]), directory: true, mtime: 0 });
+        let entry =
+            container.files.get(&place).cloned().unwrap_or(FileEntry { mode: 0o755, content: Arc::from([]), directory: true, mtime: 0 });
         let name = place.rsplit('/').next().unwrap_or_default().to_owned();
         let mode = u64::from(entry.mode) | if entry.directory { 1 << 31 } else { 0 };
         let stat = json!({
@@ -221,4 +222,3 @@ fn shown(command: &[String]) -> String {
     let arguments = command[1..].join(" ");
     format!("{} {arguments}", command[0])
 }
-

@@ -199,7 +199,12 @@ impl Engine {
         match spec.as_ref().map(|s| s.presence) {
             None => {
                 let repository = reference.rsplit_once(':').map_or(reference.as_str(), |(repository, _)| repository);
-                Err(Failure::new(404, format!("pull access denied for {repository}, repository does not exist or may require 'docker login': denied: requested access to the resource is denied")))
+                Err(Failure::new(
+                    404,
+                    format!(
+                        "pull access denied for {repository}, repository does not exist or may require 'docker login': denied: requested access to the resource is denied"
+                    ),
+                ))
             }
             Some(Presence::Missing) => {
                 let tag = reference.rsplit_once(':').map_or("latest", |(_, tag)| tag);
@@ -247,9 +252,17 @@ impl Engine {
             if let Some(user) = user.filter(|_| !force) {
                 let state = if user.phase.is_up() { "running" } else { "stopped" };
                 let verb = if by_tag {
-                    format!("unable to remove repository reference \"{name}\" (must force) - container {} is using its referenced image {}", &user.id[..12], &id[7..19])
+                    format!(
+                        "unable to remove repository reference \"{name}\" (must force) - container {} is using its referenced image {}",
+                        &user.id[..12],
+                        &id[7..19]
+                    )
                 } else {
-                    format!("unable to delete {} (must be forced) - image is being used by {state} container {}", &id[7..19], &user.id[..12])
+                    format!(
+                        "unable to delete {} (must be forced) - image is being used by {state} container {}",
+                        &id[7..19],
+                        &user.id[..12]
+                    )
                 };
                 return Err(Failure::new(409, format!("conflict: {verb}")));
             }

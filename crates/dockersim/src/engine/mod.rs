@@ -25,8 +25,8 @@ use serde_json::Value;
 use crate::Now;
 use crate::behaviour::World;
 use container::Container;
-pub use event::{Event, EventFilter};
 use event::Ring;
+pub use event::{Event, EventFilter};
 use exec::Exec;
 use image::Image;
 use network::Network;
@@ -181,9 +181,14 @@ impl Engine {
         let parts: Vec<&str> = path.split('/').collect();
         let method = request.method.as_str();
         match (method, parts.as_slice()) {
-            (_, ["_ping" | "version" | "info" | "events" | "auth" | "system" | "distribution" | "plugins" | "build" | "commit" | "session", ..]) => {
-                self.system(request, &parts, now)
-            }
+            (
+                _,
+                [
+                    "_ping" | "version" | "info" | "events" | "auth" | "system" | "distribution" | "plugins" | "build" | "commit"
+                    | "session",
+                    ..,
+                ],
+            ) => self.system(request, &parts, now),
             (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => Err(system::no_swarm(&parts)),
             (_, ["containers", ..]) => self.containers_request(request, &parts[1..], now),
             (_, ["exec", ..]) => self.exec_request(request, &parts[1..], now),

@@ -126,7 +126,8 @@ impl Network {
     }
 
     fn event(&self, action: &str, now: Now, container: Option<&str>) -> Event {
-        let mut attributes: Vec<(&'static str, Arc<str>)> = vec![("name", self.name.as_str().into()), ("type", self.driver.as_str().into())];
+        let mut attributes: Vec<(&'static str, Arc<str>)> =
+            vec![("name", self.name.as_str().into()), ("type", self.driver.as_str().into())];
         attributes.extend(container.map(|c| ("container", Arc::from(c))));
         Event {
             seq: 0,
@@ -156,7 +157,10 @@ impl Network {
         if let Some(asked) = asked {
             let number = u32::from(asked);
             if !subnet.contains(number) {
-                return Err(Failure::new(400, "Invalid address ".to_owned() + &asked.to_string() + ": It does not belong to any of this network's subnets"));
+                return Err(Failure::new(
+                    400,
+                    "Invalid address ".to_owned() + &asked.to_string() + ": It does not belong to any of this network's subnets",
+                ));
             }
             if number == subnet.gateway || !self.used.insert(number) {
                 return Err(Failure::new(403, "Address already in use"));
@@ -168,7 +172,10 @@ impl Network {
             candidate += 1;
         }
         if candidate >= subnet.last() {
-            return Err(Failure::new(500, "no available IPv4 addresses on this network's address pools: ".to_owned() + &self.name + " (" + &self.id + ")"));
+            return Err(Failure::new(
+                500,
+                "no available IPv4 addresses on this network's address pools: ".to_owned() + &self.name + " (" + &self.id + ")",
+            ));
         }
         self.used.insert(candidate);
         self.free_from = candidate + 1;
@@ -269,7 +276,10 @@ impl Engine {
             ("POST", ["prune"]) => Ok(self.prune_networks(now)),
             ("GET", [reference]) => {
                 if let Some(value) = request.get("verbose").filter(|v| !matches!(*v, "1" | "0" | "true" | "false")) {
-                    return Err(Failure::new(400, format!("invalid value for verbose: {value}: strconv.ParseBool: parsing \"{value}\": invalid syntax")));
+                    return Err(Failure::new(
+                        400,
+                        format!("invalid value for verbose: {value}: strconv.ParseBool: parsing \"{value}\": invalid syntax"),
+                    ));
                 }
                 let id = self.find_network(reference)?;
                 Ok(Reply::ok(self.show_network(&id, true)))
@@ -301,8 +311,7 @@ impl Engine {
     }
 
     fn list_networks(&self, request: &Request) -> Result<Reply, Failure> {
-        let filters =
-            Filters::parse(request.get("filters"))?.only(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;
+        let filters = Filters::parse(request.get("filters"))?.only(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;
         if let Some(odd) = filters.values("type").iter().find(|t| !matches!(t.as_str(), "custom" | "builtin")) {
             return Err(Failure::new(500, format!("invalid filter: 'type'='{odd}'")));
         }
@@ -355,7 +364,8 @@ impl Engine {
         let configured = asked["Subnet"].is_string();
         let (base, prefix) = match text(&asked["Subnet"]) {
             "" => self.free_subnet(),
-            subnet => Subnet::parse(subnet).ok_or_else(|| Failure::new(500, format!("Invalid subnet {subnet} : invalid CIDR address: {subnet}")))?,
+            subnet => Subnet::parse(subnet)
+                .ok_or_else(|| Failure::new(500, format!("Invalid subnet {subnet} : invalid CIDR address: {subnet}")))?,
         };
         if self.networks.values().filter_map(|n| n.subnet).any(|s| s.overlaps(base, prefix)) {
             return Err(Failure::new(403, "Pool overlaps with other one on this address space"));
@@ -427,7 +437,9 @@ impl Engine {
     }
 
     fn prune_networks(&mut self, now: Now) -> Reply {
-        let idle = |n: &&Network| !n.is_predefined() && n.members.is_empty() && !self.containers.values().any(|c| c.endpoints.contains_key(&n.name));
+        let idle = |n: &&Network| {
+            !n.is_predefined() && n.members.is_empty() && !self.containers.values().any(|c| c.endpoints.contains_key(&n.name))
+        };
         let unused: Vec<(Arc<str>, String)> = self.networks.values().filter(idle).map(|n| (n.id.clone(), n.name.clone())).collect();
         for (id, _) in &unused {
             if let Some(network) = self.networks.remove(id) {
@@ -463,7 +475,10 @@ impl Engine {
             return Err(Failure::new(403, format!("endpoint with name {container} already exists in network {name}")));
         }
         if !fixed.is_empty() && !self.networks[&network_id].configured {
-            return Err(Failure::new(400, "user specified IP address is supported only when connecting to networks with user configured subnets"));
+            return Err(Failure::new(
+                400,
+                "user specified IP address is supported only when connecting to networks with user configured subnets",
+            ));
         }
         self.changed();
         self.at(&id).endpoints.insert(name.clone(), endpoint);
@@ -524,7 +539,10 @@ impl Engine {
         let asked = text(&self.at(id).endpoints[name].ipam["IPv4Address"]).to_owned();
         let network = self.networks.get_mut(&network_id).expect("it was just found");
         if !asked.is_empty() && !network.configured {
-            return Err(Failure::new(400, "user specified IP address is supported only when connecting to networks with user configured subnets"));
+            return Err(Failure::new(
+                400,
+                "user specified IP address is supported only when connecting to networks with user configured subnets",
+            ));
         }
         let ip = network.allocate(asked.parse().ok())?;
         network.members.insert(id.clone());
@@ -550,7 +568,11 @@ impl Engine {
             .into_iter()
             .flatten()
             .flat_map(|(port, list)| {
-                list.as_array().into_iter().flatten().map(|b| (port.clone(), text(&b["HostIp"]).to_owned(), text(&b["HostPort"]).to_owned())).collect::<Vec<_>>()
+                list.as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|b| (port.clone(), text(&b["HostIp"]).to_owned(), text(&b["HostPort"]).to_owned()))
+                    .collect::<Vec<_>>()
             })
             .collect();
         let name = container.name.clone();
@@ -565,12 +587,16 @@ impl Engine {
             // Another protocol is another port.
             let key_ip = if port.ends_with("/udp") { format!("udp:{ip}") } else { ip.clone() };
             let any = if port.ends_with("/udp") { "udp:0.0.0.0" } else { "0.0.0.0" };
-            let is_taken = self.ports.keys().any(|(p, i)| *p == host_port && (*i == key_ip || i == any || (key_ip == any && i.starts_with("udp:") == any.starts_with("udp:"))));
+            let is_taken = self.ports.keys().any(|(p, i)| {
+                *p == host_port && (*i == key_ip || i == any || (key_ip == any && i.starts_with("udp:") == any.starts_with("udp:")))
+            });
             if is_taken {
                 self.at(id).published = published;
                 return Err(Failure::new(
                     500,
-                    format!("driver failed programming external connectivity on endpoint {name} ({endpoint_id}): Bind for {ip}:{host_port} failed: port is already allocated"),
+                    format!(
+                        "driver failed programming external connectivity on endpoint {name} ({endpoint_id}): Bind for {ip}:{host_port} failed: port is already allocated"
+                    ),
                 ));
             }
             self.ports.insert((host_port, key_ip), id.clone());

@@ -26,7 +26,8 @@ impl Engine {
             let log = if health.log.is_empty() { Value::Null } else { json!(health.log) };
             state["Health"] = json!({ "Status": health.status, "FailingStreak": health.failing, "Log": log });
         }
-        let execs: Vec<&String> = self.execs.iter().filter(|(_, e)| *e.container == *id && e.is_running(now.mono_ms)).map(|(id, _)| id).collect();
+        let execs: Vec<&String> =
+            self.execs.iter().filter(|(_, e)| *e.container == *id && e.is_running(now.mono_ms)).map(|(id, _)| id).collect();
         let overlay = format!("/var/lib/docker/overlay2/{id}");
         json!({
             "Id": id, "Created": time::nano(c.created_ns), "Path": c.command.first(), "Args": &c.command[1.min(c.command.len())..],
@@ -64,8 +65,22 @@ impl Engine {
 
     pub(super) fn list_containers(&self, request: &Request, now: Now) -> Result<Reply, Failure> {
         let filters = Filters::parse(request.get("filters"))?.only(&[
-            "ancestor", "before", "exited", "expose", "health", "id", "isolation", "is-task", "label", "label!", "name", "network", "publish",
-            "since", "status", "volume",
+            "ancestor",
+            "before",
+            "exited",
+            "expose",
+            "health",
+            "id",
+            "isolation",
+            "is-task",
+            "label",
+            "label!",
+            "name",
+            "network",
+            "publish",
+            "since",
+            "status",
+            "volume",
         ])?;
         const STATES: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
         if let Some(odd) = filters.values("status").iter().find(|s| !STATES.contains(&s.as_str())) {
@@ -74,10 +89,16 @@ impl Engine {
         if let Some(odd) = filters.values("health").iter().find(|s| !["none", "starting", "healthy", "unhealthy"].contains(&s.as_str())) {
             return Err(Failure::new(400, format!("Unrecognised filter value for health: {odd}")));
         }
-        let number = |text: &str| text.parse::<i64>().map_err(|_| Failure::new(500, format!("strconv.Atoi: parsing \"{text}\": invalid syntax")));
+        let number =
+            |text: &str| text.parse::<i64>().map_err(|_| Failure::new(500, format!("strconv.Atoi: parsing \"{text}\": invalid syntax")));
         let limit = request.get("limit").filter(|l| !l.is_empty()).map(number).transpose()?.filter(|l| *l > 0);
         let exited = filters.values("exited").iter().map(|c| number(c)).collect::<Result<Vec<_>, _>>()?;
-        let all = request.flag("all") || limit.is_some() || filters.has("status") || !exited.is_empty() || filters.has("since") || filters.has("before");
+        let all = request.flag("all")
+            || limit.is_some()
+            || filters.has("status")
+            || !exited.is_empty()
+            || filters.has("since")
+            || filters.has("before");
         let order_of = |key: &str| -> Result<Option<u64>, Failure> {
             let Some(reference) = filters.values(key).first() else { return Ok(None) };
             let id = self.find_container(reference)?;
@@ -91,7 +112,8 @@ impl Engine {
                 && filters.labels(&c.labels)
                 && filters.any_of("name", |p| name_fits(p, &c.name))
                 && filters.any_of("id", |i| c.id.starts_with(i))
-                && filters.any_of("network", |n| c.endpoints.iter().any(|(name, e)| name == n || (!n.is_empty() && e.network_id.starts_with(n))))
+                && filters
+                    .any_of("network", |n| c.endpoints.iter().any(|(name, e)| name == n || (!n.is_empty() && e.network_id.starts_with(n))))
                 && filters.any_of("volume", |v| c.mounts.iter().any(|m| m.source == v || m.target == v))
                 && filters.any_of("health", |h| h == c.health.as_ref().filter(|_| c.starts > 0).map_or("none", |x| x.status))
                 && filters.any_of("is-task", |t| matches!(t, "false" | "0"))
@@ -100,7 +122,9 @@ impl Engine {
                 && since.is_none_or(|o| c.order > o)
                 && before.is_none_or(|o| c.order < o)
                 && filters.any_of("publish", |p| c.published.iter().any(|(_, _, host)| p.split('/').next() == Some(&host.to_string())))
-                && filters.any_of("expose", |p| c.config["ExposedPorts"].as_object().is_some_and(|e| e.keys().any(|k| k.split('/').next() == p.split('/').next())))
+                && filters.any_of("expose", |p| {
+                    c.config["ExposedPorts"].as_object().is_some_and(|e| e.keys().any(|k| k.split('/').next() == p.split('/').next()))
+                })
         };
         let mut list: Vec<&Container> = self.containers.values().filter(fits).collect();
         list.sort_by_key(|c| std::cmp::Reverse(c.order));
@@ -242,7 +266,8 @@ fn host_config(c: &Container) -> Value {
     }
     if let Some(log) = given["LogConfig"].as_object() {
         let kind = log.get("Type").map(text).filter(|t| !t.is_empty()).unwrap_or("json-file").to_owned();
-        host["LogConfig"] = json!({ "Type": kind, "Config": log.get("Config").filter(|c| !c.is_null()).cloned().unwrap_or_else(|| json!({})) });
+        host["LogConfig"] =
+            json!({ "Type": kind, "Config": log.get("Config").filter(|c| !c.is_null()).cloned().unwrap_or_else(|| json!({})) });
     }
     let policy = &given["RestartPolicy"];
     host["RestartPolicy"] =
@@ -261,8 +286,16 @@ fn host_config(c: &Container) -> Value {
     }
     if !matches!(given["Privileged"], Value::Bool(true)) {
         host["MaskedPaths"] = json!([
-            "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
-            "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+            "/proc/asound",
+            "/proc/acpi",
+            "/proc/kcore",
+            "/proc/keys",
+            "/proc/latency_stats",
+            "/proc/timer_list",
+            "/proc/timer_stats",
+            "/proc/sched_debug",
+            "/proc/scsi",
+            "/sys/firmware",
         ]);
         host["ReadonlyPaths"] = json!(["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]);
     }

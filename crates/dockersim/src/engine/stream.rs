@@ -85,9 +85,7 @@ impl Engine {
     pub fn stream_due(&self, stream: &Stream, now: Now) -> Option<u64> {
         match stream {
             Stream::Pull(feed) => feed.lines.get(feed.next).map(|(at, _)| *at),
-            Stream::Events(feed) => {
-                feed.until.map(|until| now.mono_ms + u64::try_from((until - now.wall_ns) / 1_000_000 + 1).unwrap_or(0))
-            }
+            Stream::Events(feed) => feed.until.map(|until| now.mono_ms + u64::try_from((until - now.wall_ns) / 1_000_000 + 1).unwrap_or(0)),
             Stream::Logs(_) | Stream::Wait(_) => None,
         }
     }

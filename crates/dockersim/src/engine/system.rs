@@ -34,7 +34,9 @@ impl Engine {
                 "BuildCache": null, "BuilderSize": 0,
             }))),
             ("GET", ["plugins"]) => Ok(Reply::ok(json!([]))),
-            ("POST", ["auth"]) => Err(Failure::new(500, "Get \"https://registry-1.docker.io/v2/\": dial tcp: lookup registry-1.docker.io: no such host")),
+            ("POST", ["auth"]) => {
+                Err(Failure::new(500, "Get \"https://registry-1.docker.io/v2/\": dial tcp: lookup registry-1.docker.io: no such host"))
+            }
             ("GET", ["distribution", ..]) => {
                 Err(Failure::new(500, "Get \"https://registry-1.docker.io/v2/\": dial tcp: lookup registry-1.docker.io: no such host"))
             }

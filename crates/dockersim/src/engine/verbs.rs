@@ -154,7 +154,8 @@ impl Engine {
     fn prune_containers(&mut self, request: &Request, now: Now) -> Result<Reply, Failure> {
         let filters = Filters::parse(request.get("filters"))?.only(&["label", "label!", "until"])?;
         let idle = |p: Phase| matches!(p, Phase::Created | Phase::Exited);
-        let ids: Vec<Arc<str>> = self.containers.values().filter(|c| idle(c.phase) && filters.labels(&c.labels)).map(|c| c.id.clone()).collect();
+        let ids: Vec<Arc<str>> =
+            self.containers.values().filter(|c| idle(c.phase) && filters.labels(&c.labels)).map(|c| c.id.clone()).collect();
         for id in &ids {
             self.remove(id, false, now);
         }
@@ -175,12 +176,17 @@ impl Engine {
         check_name(&new).map_err(|_| {
             let shown = if slashed.contains('/') { format!("/{}", slashed.trim_start_matches('/')) } else { format!("/{new}") };
             let shown = if slashed.contains('/') { shown } else { new.clone() };
-            Failure::new(400, format!("Error when allocating new name: Invalid container name ({shown}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"))
+            Failure::new(
+                400,
+                format!("Error when allocating new name: Invalid container name ({shown}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"),
+            )
         })?;
         if let Some(holder) = self.names.get(&new) {
             return Err(Failure::new(
                 409,
-                format!("Error when allocating new name: Conflict. The container name \"/{new}\" is already in use by container \"{holder}\". You have to remove (or rename) that container to be able to reuse that name."),
+                format!(
+                    "Error when allocating new name: Conflict. The container name \"/{new}\" is already in use by container \"{holder}\". You have to remove (or rename) that container to be able to reuse that name."
+                ),
             ));
         }
         self.changed();
@@ -207,7 +213,9 @@ impl Engine {
             return Err(conflict("Conflicting options: CPU Quota cannot be updated as NanoCPUs has already been set"));
         }
         if memory > 0 && swap == 0 && swap_now > 0 && memory > swap_now {
-            return Err(conflict("Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"));
+            return Err(conflict(
+                "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
+            ));
         }
         if memory > 0 && swap > 0 && swap < memory {
             return Err(Failure::new(400, "Minimum memoryswap limit should be larger than memory limit, see usage"));
@@ -236,7 +244,8 @@ impl Engine {
             return Err(Failure::new(400, "Bad parameters: you must choose at least one stream"));
         }
         let since = match request.get("since").filter(|s| !s.is_empty()) {
-            Some(text) => super::time::parse(text).ok_or_else(|| Failure::new(500, format!("strconv.ParseInt: parsing \"{text}\": invalid syntax")))?,
+            Some(text) => super::time::parse(text)
+                .ok_or_else(|| Failure::new(500, format!("strconv.ParseInt: parsing \"{text}\": invalid syntax")))?,
             None => i64::MIN,
         };
         let container = self.at(id);

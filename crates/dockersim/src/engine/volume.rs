@@ -70,7 +70,10 @@ impl Engine {
             name => name.to_owned(),
         };
         if !matches!(driver, "" | "local") {
-            return Err(Failure::new(404, format!("create {name}: error looking up volume plugin {driver}: plugin \"{driver}\" not found")));
+            return Err(Failure::new(
+                404,
+                format!("create {name}: error looking up volume plugin {driver}: plugin \"{driver}\" not found"),
+            ));
         }
         check_volume_name(&name)?;
         let labels = (!body["Labels"].is_null()).then(|| text_map(&body["Labels"]));
@@ -148,12 +151,17 @@ impl Engine {
 pub(super) fn check_volume_name(name: &str) -> Result<(), Failure> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     if name.len() == 1 {
-        return Err(Failure::new(400, format!("create {name}: volume name is too short, names should be at least two alphanumeric characters")));
+        return Err(Failure::new(
+            400,
+            format!("create {name}: volume name is too short, names should be at least two alphanumeric characters"),
+        ));
     }
     if !name.chars().all(fits) || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         return Err(Failure::new(
             400,
-            format!("create {name}: \"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"),
+            format!(
+                "create {name}: \"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+            ),
         ));
     }
     Ok(())

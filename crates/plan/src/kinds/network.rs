@@ -22,8 +22,8 @@ pub struct NetworkView {
     pub networks: Vec<Arc<Network>>,
     /// The id of a network that holds the engine name and is not ours.
     pub name_taken: Option<Name>,
-    /// How many containers are attached to the networks stamped for it, running or not, whoever they belong to.
-    pub attached: usize,
+    /// How many containers are attached to each of the networks stamped for it, running or not, whoever they belong to.
+    pub attached: BTreeMap<Name, usize>,
     /// Mini services that still want it; deletion waits for them.
     pub wanted_by: Vec<ObjectKey>,
     /// A foreign project that uses the namespace's name.
@@ -56,12 +56,13 @@ pub fn spec_hash(desired: &DesiredNetwork) -> String {
     hex_digest(json!(values).to_string().as_bytes())
 }
 
-/// The network that a desired one stands for now: the newest with the wanted hash, else the newest.
+/// The network that a desired one stands for now: the oldest with the wanted hash (a later twin was made because the answer to the first
+/// creation was lost), else the newest.
 pub fn current<'a>(desired: &DesiredNetwork, networks: &'a [Arc<Network>]) -> Option<&'a Arc<Network>> {
     let hash = spec_hash(desired);
     let matches = |n: &&Arc<Network>| n.stamp.as_ref().is_some_and(|s| s.spec_hash == hash.as_str());
     let age = |n: &&Arc<Network>| (n.created_at, n.id.clone());
-    networks.iter().filter(matches).max_by_key(age).or_else(|| networks.iter().max_by_key(age))
+    networks.iter().filter(matches).min_by_key(age).or_else(|| networks.iter().max_by_key(age))
 }
 
 /// Plans one network.
@@ -87,7 +88,9 @@ pub fn plan_network(desired: &DesiredNetwork, view: &NetworkView, instance: &Nam
     }
     let hash = spec_hash(desired);
     match current(desired, &view.networks) {
-        Some(network) if network.stamp.as_ref().is_some_and(|s| s.spec_hash == hash.as_str()) => {}
+        Some(network) if network.stamp.as_ref().is_some_and(|s| s.spec_hash == hash.as_str()) => {
+            remove_twins(desired, view, &network.id, &hash, &mut plan);
+        }
         Some(network) => plan.findings.push(finding(
             Reason::NotInEffect,
             format!("the network {} differs from the manifest; replacing a network in use is not built yet: remove and create it under another name", network.name),
@@ -132,14 +135,25 @@ fn create(desired: &DesiredNetwork, instance: &Name, hash: &str, cause: Cause) -
     step(desired, Action::CreateNetwork { body: Box::new(body) }, cause, Vec::new())
 }
 
+/// Two of one name are one too many: the engine finds neither by it.
+fn remove_twins(desired: &DesiredNetwork, view: &NetworkView, kept: &Name, hash: &str, plan: &mut Plan) {
+    let is_twin = |n: &&Arc<Network>| n.id != *kept && n.stamp.as_ref().is_some_and(|s| s.spec_hash == hash);
+    for twin in view.networks.iter().filter(is_twin) {
+        let containers = view.attached.get(&twin.id).copied().unwrap_or(0);
+        let waits = if containers > 0 { vec![Wait::Left { containers }] } else { Vec::new() };
+        plan.push(step(desired, Action::RemoveNetwork { network: twin.id.clone() }, Cause::Superseded, waits));
+    }
+}
+
 fn plan_removal(desired: &DesiredNetwork, view: &NetworkView, plan: &mut Plan) {
     if view.networks.is_empty() {
         plan.finalized = true;
         return;
     }
     let mut waits: Vec<Wait> = view.wanted_by.iter().map(|who| Wait::Gone { who: who.clone() }).collect();
-    if view.attached > 0 && waits.is_empty() {
-        waits.push(Wait::Left { containers: view.attached });
+    let containers: usize = view.attached.values().sum();
+    if containers > 0 && waits.is_empty() {
+        waits.push(Wait::Left { containers });
     }
     for network in &view.networks {
         plan.push(step(desired, Action::RemoveNetwork { network: network.id.clone() }, Cause::Deleted, waits.clone()));

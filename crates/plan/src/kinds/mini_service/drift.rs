@@ -41,9 +41,11 @@ pub(super) fn plan_networks(planner: &Planner<'_>, slot: u32, container: &Contai
         };
         let Some(difference) = attachment_difference(planner, wanted, network, found) else { continue };
         let mut after = Vec::new();
-        if found.is_some() {
-            // The engine finds the attachment of a network that is gone by its name only.
-            let action = Action::Disconnect { container: container.id.clone(), network: target.network_name.clone() };
+        if let Some(found) = found {
+            // The engine finds the attachment of a network that is gone by its name only; of one that is there the id is unmistakable.
+            let is_there = planner.ctx.view.known_networks.contains(&found.network_id);
+            let network = if is_there { found.network_id.clone() } else { target.network_name.clone() };
+            let action = Action::Disconnect { container: container.id.clone(), network };
             after.push(plan.push(planner.step(slot, action, difference.clone())));
         }
         let action = Action::Connect { container: ContainerRef::Id(container.id.clone()), join: target };

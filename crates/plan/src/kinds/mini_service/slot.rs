@@ -39,7 +39,7 @@ pub(super) fn plan_slots(planner: &Planner<'_>, target: &Target, slots: BTreeMap
         })
         .collect();
     let mut free = planner.spec.parallelism as usize;
-    let mut in_flight: Vec<u32> = slots.iter().filter(|s| is_in_flight(planner, s)).map(|s| s.number).collect();
+    let mut in_flight: Vec<u32> = slots.iter().filter(|s| is_down(planner, s)).map(|s| s.number).collect();
     free = free.saturating_sub(in_flight.len());
     for slot in &slots {
         // Only taking a healthy container down costs availability, so only that is rationed.
@@ -61,12 +61,10 @@ fn healthy(planner: &Planner<'_>, container: &Container) -> bool {
     is_healthy(planner.spec, container, planner.ctx.view.health.get(&container.id))
 }
 
-/// A slot in the middle of a replacement: its new container was started and is not healthy yet.
-fn is_in_flight(planner: &Planner<'_>, slot: &Slot<'_>) -> bool {
-    slot.keep.is_some_and(|k| k.state != RunState::Created && !healthy(planner, k))
-        || (slot.keep.is_some_and(|k| k.state == RunState::Created)
-            && !slot.outdated.is_empty()
-            && !slot.outdated.iter().any(|c| healthy(planner, c)))
+/// A slot that serves nobody now, for whatever reason: in the middle of a replacement, or down by itself. Another one may be taken down
+/// only while few enough are.
+fn is_down(planner: &Planner<'_>, slot: &Slot<'_>) -> bool {
+    !slot.keep.iter().chain(&slot.outdated).any(|c| healthy(planner, c))
 }
 
 fn is_current(planner: &Planner<'_>, target: &Target, container: &Container) -> bool {
