@@ -138,7 +138,8 @@ fn container_health(desired: &DesiredService, spec: &DesiredContainer, view: &Se
         return Own::seen(Availability::Available, Reason::Healthy, of);
     }
     // Containers that ran before this process and were not checked by it yet say nothing, good or bad.
-    let is_unprobed = |c: &std::sync::Arc<Container>| view.health.get(&c.id) == Some(&Health::Unprobed);
+    let is_probed_by_us = !matches!(spec.health.as_ref().map(|h| &h.kind), None | Some(HealthKind::Image));
+    let is_unprobed = |c: &std::sync::Arc<Container>| is_probed_by_us && view.health.get(&c.id) == Some(&Health::Unprobed);
     if trouble.is_none() && view.containers.iter().any(is_unprobed) {
         return Own::Pending;
     }

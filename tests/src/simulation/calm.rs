@@ -137,6 +137,10 @@ fn really(engine: &mut Engine, now: Now, town: &Town) -> (Vec<Real>, BTreeSet<St
     let mut all = containers(engine, now);
     for container in all.iter_mut().filter(|c| c.is_ours()) {
         container.inspect(engine, now);
+        if let Some(service) = town.services.get(&container.owner()) {
+            let (_, image) = ask(engine, now, "GET", &format!("/images/{}/json", service.image), &[], &Value::Null);
+            container.image_ids.1 = image["Id"].as_str().unwrap_or_default().to_owned();
+        }
     }
     let healthy = all
         .iter()
@@ -223,7 +227,12 @@ fn containers_wrong(id: &Id, service: &Service, must_run: bool, mine: &[&Real], 
         if !container.env.contains(&format!("V={}", service.env)) {
             wrong.push(format!("{name}: {} has the environment {:?}, should have V={}", container.name, container.env, service.env));
         }
-        if container.image != service.image && !container.image.starts_with("sha256:") {
+        if container.has_config != service.has_config {
+            wrong.push(format!("{name}: {} has its file: {}", container.name, container.has_config));
+        }
+        // Another name of the same image is the same image.
+        let is_same = container.image_ids.0 == container.image_ids.1;
+        if container.image != service.image && !container.image.starts_with("sha256:") && !is_same {
             wrong.push(format!("{name}: {} is made from {}, should be from {}", container.name, container.image, service.image));
         }
         if container.memory != service.memory_mib.unwrap_or(0) << 20 {

@@ -380,9 +380,9 @@ impl Play {
         self.stage.acknowledged.insert((text(&intent["metadata"]["namespace"]), text(&intent["metadata"]["name"])));
     }
 
-    /// Services whose published status says that they may be used.
+    /// Services whose published status says, from what is seen now, that they may be used.
     fn usable(&self) -> BTreeSet<Id> {
-        self.with_status(|status| status["usable"] == true)
+        self.with_status(|status| status["usable"] == true && status["stale"] != true)
     }
 
     fn ready(&self) -> BTreeSet<Id> {
@@ -417,7 +417,7 @@ impl Play {
         if !self.stage.runs() || self.stage.shared.now().mono_ms < since + 2_000 {
             return;
         }
-        let usable_now = self.usable();
+        let usable_now = self.with_status(|status| status["usable"] == true);
         let now = self.stage.shared.now();
         let away_for = now_ms - since;
         let really = self.stage.sim.with(|engine| self.stage.judge().settled(engine, now));

@@ -36,6 +36,10 @@ pub struct Real {
     pub env: Vec<String>,
     /// Its limit of memory, in bytes; 0 = none.
     pub memory: u64,
+    /// The id of its image, and the id that the name of its image has now.
+    pub image_ids: (String, String),
+    /// The file that some services have is in it.
+    pub has_config: bool,
 }
 
 impl Real {
@@ -51,6 +55,9 @@ impl Real {
         let env = found["Config"]["Env"].as_array().into_iter().flatten();
         self.env = env.filter_map(Value::as_str).map(str::to_owned).collect();
         self.memory = found["HostConfig"]["Memory"].as_u64().unwrap_or(0);
+        let (status, _) = ask(engine, now, "HEAD", &format!("/containers/{}/archive", self.id), &[("path", "/etc/c")], &Value::Null);
+        self.has_config = status == 200;
+        self.image_ids.0 = found["Image"].as_str().unwrap_or_default().to_owned();
     }
 
     /// The owner that its stamp names.
@@ -112,6 +119,8 @@ pub fn containers(engine: &mut Engine, now: Now) -> Vec<Real> {
             image: String::new(),
             env: Vec::new(),
             memory: 0,
+            image_ids: Default::default(),
+            has_config: false,
         })
         .collect()
 }
@@ -283,7 +292,8 @@ impl Judge {
             "remove" => self.before_remove(&owner, container, &others, what),
             _ => {}
         }
-        if matches!(verb, "stop" | "remove") {
+        let is_replaced = others.iter().any(|o| o.slot() == container.slot());
+        if matches!(verb, "stop" | "remove") && !is_replaced {
             self.in_order(&owner, &all, what);
         }
     }

@@ -116,11 +116,11 @@ impl World {
             if was_listed && differs {
                 inner.mirror_differences += 1;
             }
-            let is_new = !inner.containers.contains_key(&container.id);
             let (id, runs) = (container.id.clone(), container.state == RunState::Running);
             touched.extend(inner.put_container(container, self));
-            if is_new && runs {
-                inner.health.insert(id, Health::Unprobed);
+            // Whoever started while nobody looked is not known to be starting.
+            if runs {
+                inner.health.entry(id).or_insert(Health::Unprobed);
             }
         }
         for other in listing.others {

@@ -10,7 +10,7 @@ use super::target::Target;
 use super::{Planner, VolumesMade, drift};
 use crate::desired::{DesiredFile, DesiredMount, MountSource, restart_policy};
 use crate::leaf::engine_resources;
-use crate::observed::{Container, RunState};
+use crate::observed::{Container, Health, RunState};
 use crate::own::is_healthy;
 use crate::plan::Plan;
 use crate::stamp::Stamp;
@@ -42,8 +42,8 @@ pub(super) fn plan_slots(planner: &Planner<'_>, target: &Target, slots: BTreeMap
     let mut in_flight: Vec<u32> = slots.iter().filter(|s| is_down(planner, s)).map(|s| s.number).collect();
     free = free.saturating_sub(in_flight.len());
     for slot in &slots {
-        // Only taking a healthy container down costs availability, so only that is rationed.
-        let costs = slot.keep.is_none_or(|k| k.state == RunState::Created) && slot.outdated.iter().any(|c| healthy(planner, c));
+        // Only taking a container down that serves costs availability, so only that is rationed.
+        let costs = slot.keep.is_none_or(|k| k.state == RunState::Created) && slot.outdated.iter().any(|c| may_serve(planner, c));
         let rationed = if costs && free == 0 && !planted(Mutant::AllAtOnce) {
             Some(Wait::Replicas { slots: in_flight.clone() })
         } else {
@@ -59,6 +59,12 @@ pub(super) fn plan_slots(planner: &Planner<'_>, target: &Target, slots: BTreeMap
 
 fn healthy(planner: &Planner<'_>, container: &Container) -> bool {
     is_healthy(planner.spec, container, planner.ctx.view.health.get(&container.id))
+}
+
+/// It serves, or it ran before this process looked and was not asked yet: unknown is not down.
+fn may_serve(planner: &Planner<'_>, container: &Container) -> bool {
+    let is_unprobed = planner.ctx.view.health.get(&container.id) == Some(&Health::Unprobed);
+    healthy(planner, container) || (container.state == RunState::Running && is_unprobed)
 }
 
 /// A slot that serves nobody now, for whatever reason: in the middle of a replacement, or down by itself. Another one may be taken down
