@@ -293,6 +293,8 @@ impl Play {
                 let really = self.stage.sim.with(|engine| self.stage.judge().settled(engine, now));
                 self.stage.kill(false);
                 self.stage.lose_store();
+                // Who was usable is among what only the store knew.
+                self.away = None;
                 let mut judge = self.stage.judge();
                 judge.suspended.clear();
                 judge.guarded.clear();

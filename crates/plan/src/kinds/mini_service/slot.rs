@@ -223,7 +223,7 @@ fn make_container(
 ) {
     let number = slot.number;
     let canonical = planner.canonical_name(number);
-    let name = if slot.outdated.is_empty() { canonical } else { format!("{canonical}-r{}", target.number) };
+    let name = if slot.outdated.is_empty() { canonical } else { newcomers_name(planner, slot, &canonical, target.number) };
     if let Some(holder) = planner.ctx.view.names_taken.get(name.as_str()) {
         plan.findings.push(planner.finding(
             Reason::NameConflict,
@@ -265,6 +265,14 @@ fn make_container(
         let action = Action::RemoveContainer { container: old.id.clone() };
         plan.push(Step { after: vec![start], ..planner.step(number, action, Cause::Superseded) });
     }
+}
+
+/// A name for the one that will take over. An attempt that was given up may still hold the first choice.
+fn newcomers_name(planner: &Planner<'_>, slot: &Slot<'_>, canonical: &str, revision: u64) -> String {
+    let is_held = |name: &str| slot.outdated.iter().any(|c| c.name == name) || planner.ctx.view.names_taken.contains_key(name);
+    let first = format!("{canonical}-r{revision}");
+    let others = (2_u32..).map(|n| format!("{first}-{n}"));
+    std::iter::once(first.clone()).chain(others).find(|name| !is_held(name)).unwrap_or(first)
 }
 
 fn new_or_missing(planner: &Planner<'_>) -> Cause {
