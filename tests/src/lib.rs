@@ -2,4 +2,5 @@
 //!
 //! Nothing here decides whether something is right; that is the business of the scenarios. Start at [`support::world::World`].
 
+pub mod conformance;
 pub mod support;

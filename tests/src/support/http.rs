@@ -32,6 +32,8 @@ impl From<&Path> for Place {
 pub struct Answer {
     /// The status code.
     pub code: u16,
+    /// Status line and headers.
+    pub head: String,
     /// The whole body.
     pub body: Vec<u8>,
 }
@@ -102,7 +104,7 @@ fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: Optio
         Some(coding) if coding.contains("chunked") => unchunk(body),
         _ => body.to_vec(),
     };
-    Ok(Answer { code, body })
+    Ok(Answer { code, head, body })
 }
 
 /// Where the head of a message ends, the empty line included.

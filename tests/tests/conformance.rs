@@ -1,0 +1,16 @@
+//! The conformance suite on the real daemon.
+//!
+//! `QM_CONFORMANCE_CASE=name` runs one case; `QM_TEST_DOCKER_HOST` names the engine.
+
+use qm_tests::conformance::{Area, run};
+use qm_tests::support::engine;
+use qm_tests::support::http::Place;
+
+fn real(area: Area) {
+    run(&Place::from(engine::shared().socket()), area);
+}
+
+#[test]
+fn real_system() {
+    real(Area::System);
+}
