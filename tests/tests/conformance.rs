@@ -14,3 +14,8 @@ fn real(area: Area) {
 fn real_system() {
     real(Area::System);
 }
+
+#[test]
+fn real_containers() {
+    real(Area::Containers);
+}

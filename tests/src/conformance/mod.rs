@@ -4,6 +4,7 @@
 //! A case knows nothing of which engine it asks; what it expects was read from dockerd 20.10.24 (API 1.41). It asserts status codes,
 //! the messages and fields that clients read, and never how long something takes. Start at [`run`]; a case is a `fn(&Subject)`.
 
+mod containers;
 pub mod subject;
 mod system;
 
@@ -20,6 +21,8 @@ pub const ONLY: &str = "QM_CONFORMANCE_CASE";
 pub enum Area {
     /// Version, info, ping, paths.
     System,
+    /// Containers: what they look like and how they live.
+    Containers,
 }
 
 /// One promise of an engine.
@@ -35,7 +38,7 @@ pub struct Case {
 
 /// All cases.
 pub fn cases() -> impl Iterator<Item = &'static Case> {
-    [system::CASES].into_iter().flatten()
+    [system::CASES, containers::CASES].into_iter().flatten()
 }
 
 /// Runs all cases of an area, each to its own end, so that one failure does not hide the next.

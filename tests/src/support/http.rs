@@ -91,11 +91,14 @@ fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: Optio
     }
     head.push_str("\r\n");
     stream.write_all(head.as_bytes())?;
-    if let Some((_, bytes)) = body {
-        stream.write_all(bytes)?;
-    }
+    // A server that refuses a request may answer and close before it has read the body.
+    let sent = body.map_or(Ok(()), |(_, bytes)| stream.write_all(bytes));
     let mut raw = Vec::new();
-    stream.read_to_end(&mut raw)?;
+    match stream.read_to_end(&mut raw) {
+        Err(error) if error.kind() != io::ErrorKind::ConnectionReset => return Err(error),
+        Err(error) if raw.is_empty() => return Err(sent.err().unwrap_or(error)),
+        _ => {}
+    }
     let end = head_end(&raw).ok_or_else(|| io::Error::other("the server closed without an answer"))?;
     let head = String::from_utf8_lossy(&raw[..end]).into_owned();
     let code = status_code(&head).ok_or_else(|| io::Error::other("the answer has no status code"))?;
