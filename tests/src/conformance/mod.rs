@@ -5,6 +5,7 @@
 //! the messages and fields that clients read, and never how long something takes. Start at [`run`]; a case is a `fn(&Subject)`.
 
 mod containers;
+mod lives;
 pub mod subject;
 mod system;
 
@@ -38,7 +39,7 @@ pub struct Case {
 
 /// All cases.
 pub fn cases() -> impl Iterator<Item = &'static Case> {
-    [system::CASES, containers::CASES].into_iter().flatten()
+    [system::CASES, containers::CASES, lives::CASES].into_iter().flatten()
 }
 
 /// Runs all cases of an area, each to its own end, so that one failure does not hide the next.

@@ -200,6 +200,18 @@ impl Subject {
         self.raw("POST", &format!("/v1.41{path}"), None)
     }
 
+    /// Posts nothing, and while the engine has only begun to answer does something else.
+    #[track_caller]
+    pub fn post_while(&self, path: &str, meanwhile: impl FnOnce()) -> Reply {
+        let request = format!("POST {path}");
+        let begun = http::begin(&self.place, "POST", &format!("/v1.41{path}"), None);
+        meanwhile();
+        match begun.and_then(http::Begun::rest) {
+            Ok(answer) => Reply { request, answer },
+            Err(error) => panic!("{request}: no answer: {error}"),
+        }
+    }
+
     /// Posts JSON.
     pub fn send(&self, path: &str, body: &Value) -> Reply {
         self.raw("POST", &format!("/v1.41{path}"), Some(("application/json", body.to_string().as_bytes())))
