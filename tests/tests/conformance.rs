@@ -19,3 +19,23 @@ fn real_system() {
 fn real_containers() {
     real(Area::Containers);
 }
+
+#[test]
+fn real_networks() {
+    real(Area::Networks);
+}
+
+#[test]
+fn real_volumes() {
+    real(Area::Volumes);
+}
+
+#[test]
+fn real_images() {
+    real(Area::Images);
+}
+
+#[test]
+fn real_events() {
+    real(Area::Events);
+}

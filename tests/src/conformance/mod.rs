@@ -5,9 +5,13 @@
 //! the messages and fields that clients read, and never how long something takes. Start at [`run`]; a case is a `fn(&Subject)`.
 
 mod containers;
+mod events;
+mod images;
 mod lives;
+mod networks;
 pub mod subject;
 mod system;
+mod volumes;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -24,6 +28,14 @@ pub enum Area {
     System,
     /// Containers: what they look like and how they live.
     Containers,
+    /// Networks and who is on them.
+    Networks,
+    /// Volumes.
+    Volumes,
+    /// Images and pulls.
+    Images,
+    /// The stream of events.
+    Events,
 }
 
 /// One promise of an engine.
@@ -39,7 +51,7 @@ pub struct Case {
 
 /// All cases.
 pub fn cases() -> impl Iterator<Item = &'static Case> {
-    [system::CASES, containers::CASES, lives::CASES].into_iter().flatten()
+    [system::CASES, containers::CASES, lives::CASES, networks::CASES, volumes::CASES, images::CASES, events::CASES].into_iter().flatten()
 }
 
 /// Runs all cases of an area, each to its own end, so that one failure does not hide the next.

@@ -203,8 +203,19 @@ impl Subject {
     /// Posts nothing, and while the engine has only begun to answer does something else.
     #[track_caller]
     pub fn post_while(&self, path: &str, meanwhile: impl FnOnce()) -> Reply {
-        let request = format!("POST {path}");
-        let begun = http::begin(&self.place, "POST", &format!("/v1.41{path}"), None);
+        self.answered_while("POST", path, meanwhile)
+    }
+
+    /// Reads, and while the engine has only begun to answer does something else.
+    #[track_caller]
+    pub fn get_while(&self, path: &str, meanwhile: impl FnOnce()) -> Reply {
+        self.answered_while("GET", path, meanwhile)
+    }
+
+    #[track_caller]
+    fn answered_while(&self, method: &str, path: &str, meanwhile: impl FnOnce()) -> Reply {
+        let request = format!("{method} {path}");
+        let begun = http::begin(&self.place, method, &format!("/v1.41{path}"), None);
         meanwhile();
         match begun.and_then(http::Begun::rest) {
             Ok(answer) => Reply { request, answer },
