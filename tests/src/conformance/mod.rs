@@ -9,6 +9,7 @@ mod events;
 mod images;
 mod lives;
 mod networks;
+pub mod random;
 pub mod subject;
 mod system;
 mod volumes;

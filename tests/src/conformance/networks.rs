@@ -207,7 +207,7 @@ fn connect_refused(s: &Subject) {
     has(&of(), &json!({ "IPAddress": "10.251.7.2", "IPAMConfig": null }));
     let lonely = s.start("lonely", json!({}));
     join(&second, &lonely, json!({}))
-        .refused(403, "container cannot be connected to multiple networks with one of the networks in private (none) mode");
+        .refused(400, "container cannot be connected to multiple networks with one of the networks in private (none) mode");
 }
 
 fn disconnect(s: &Subject) {

@@ -2,7 +2,7 @@
 //!
 //! `QM_CONFORMANCE_CASE=name` runs one case; `QM_TEST_DOCKER_HOST` names the engine.
 
-use qm_tests::conformance::{Area, run};
+use qm_tests::conformance::{Area, random, run};
 use qm_tests::support::engine;
 use qm_tests::support::http::Place;
 
@@ -38,4 +38,13 @@ fn real_images() {
 #[test]
 fn real_events() {
     real(Area::Events);
+}
+
+/// The comparison of random requests takes one engine under two sets of names for the same.
+#[test]
+fn real_against_real() {
+    let place = Place::from(engine::shared().socket());
+    for seed in 1..=3 {
+        random::compare(&place, &place, seed, 40).unwrap_or_else(|difference| panic!("{difference}"));
+    }
 }
