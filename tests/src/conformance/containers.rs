@@ -106,7 +106,7 @@ fn create_mounts(s: &Subject) {
             "HostConfig": { "Mounts": [
                 { "Type": "volume", "Source": volume, "Target": "/data" },
                 { "Type": "volume", "Target": "/nameless" },
-                { "Type": "bind", "Source": "/tmp", "Target": "/host", "ReadOnly": true },
+                { "Type": "bind", "Source": "/usr", "Target": "/host", "ReadOnly": true },
                 { "Type": "tmpfs", "Target": "/fast", "TmpfsOptions": { "SizeBytes": 1 << 20, "Mode": 0o700 } },
             ] },
         }),
@@ -117,7 +117,7 @@ fn create_mounts(s: &Subject) {
         mounts.clone().find(|m| m["Destination"] == target).cloned().unwrap_or_else(|| panic!("no {target} in {}", shown["Mounts"]))
     };
     has(&at("/data"), &json!({ "Type": "volume", "Name": volume, "Driver": "local", "Mode": "z", "RW": true, "Propagation": "" }));
-    has(&at("/host"), &json!({ "Type": "bind", "Source": "/tmp", "Mode": "", "RW": false, "Propagation": "rprivate" }));
+    has(&at("/host"), &json!({ "Type": "bind", "Source": "/usr", "Mode": "", "RW": false, "Propagation": "rprivate" }));
     has(&at("/fast"), &json!({ "Type": "tmpfs", "Source": "", "Mode": "", "RW": true, "Propagation": "" }));
     assert_eq!(shown["Mounts"].as_array().map(Vec::len), Some(5));
     // The mounts come back as they were asked for, without the names that the engine gave.
