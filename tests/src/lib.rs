@@ -2,5 +2,6 @@
 //!
 //! Nothing here decides whether something is right; that is the business of the scenarios. Start at [`support::world::World`].
 
+pub mod conformance;
 pub mod simulation;
 pub mod support;

@@ -175,6 +175,7 @@ fn plan(example: &Example) -> Planned {
             restart: None,
             brake: None,
             dependents_leaving: Vec::new(),
+            files_dir: "/files",
         };
         whole.append(plan_service(service, &context));
     }

@@ -28,6 +28,9 @@ pub async fn converge(stage: &mut Stage, town: &Town) {
     let deadline = stage.shared.now().mono_ms + PATIENCE_MS;
     let mut right_since: Option<u64> = None;
     loop {
+        if stage.shared.runaway.load(Ordering::Relaxed) {
+            return;
+        }
         let missing = what_is_wrong(stage, town).await;
         let now = stage.shared.now().mono_ms;
         if missing.is_empty() {

@@ -129,6 +129,9 @@ impl Play {
     async fn run_until(&mut self, limit_ms: u64) {
         loop {
             let Some((at, due)) = self.next(limit_ms) else { return };
+            if self.stage.shared.runaway.load(std::sync::atomic::Ordering::Relaxed) {
+                return;
+            }
             let pause = Duration::from_millis(at.saturating_sub(self.now_ms()));
             let deadline = Instant::now() + pause;
             loop {
@@ -219,6 +222,8 @@ impl Play {
                 self.stage.shared.log(&format!("   {what}"));
                 self.write();
             }
+            // Nobody reaches an engine that is away.
+            Act::Meddle(_) if self.is_away => {}
             Act::Meddle(choice) => {
                 let now = self.stage.shared.now();
                 let (what, strangers) = self.stage.sim.with(|engine| meddle::meddle(engine, now, &mut Rng::new(choice)));
@@ -275,6 +280,17 @@ impl Play {
                 self.after(away_ms, Due::DaemonBack { live_restore });
             }
             Act::Cut => self.stage.sim.cut_all(),
+            Act::BootWithoutFile { choice } => {
+                let mut files = self.town.files();
+                let names: Vec<String> = files.keys().cloned().collect();
+                let Some(name) = Rng::new(choice).pick(&names).cloned() else { return };
+                files.remove(&name);
+                self.stage.kill(false);
+                self.stage.write(&files);
+                self.guard("its file was only away for a moment", |_| true);
+                self.after(50, Due::Boot);
+                self.after(1_000, Due::Mend);
+            }
             Act::StoreFull { for_ms } => {
                 self.stage.set_full(true);
                 self.after(for_ms, Due::StoreHasRoom);

@@ -81,6 +81,11 @@ pub enum Act {
         /// How long it is away, in milliseconds.
         down_ms: u64,
     },
+    /// The operator is started again while one file is away for a moment, as in a checkout.
+    BootWithoutFile {
+        /// Which.
+        choice: u64,
+    },
     /// The wall clock jumps.
     ClockJump {
         /// Milliseconds; backwards when negative.
@@ -190,7 +195,8 @@ fn draw_act(rng: &mut Rng, roll: u64) -> Act {
             down_ms: for_ms.min(40_000),
             power: rng.chance(40),
         },
-        96 | 97 => Act::StoreLost { down_ms: for_ms.min(40_000) },
+        96 => Act::BootWithoutFile { choice: rng.next() },
+        97 => Act::StoreLost { down_ms: for_ms.min(40_000) },
         _ => Act::ClockJump { by_ms: (rng.between(0, 7_200_000) as i64) * if rng.chance(50) { 1 } else { -1 } },
     }
 }

@@ -37,6 +37,8 @@ use super::town::{IMAGE, MISSING_IMAGE, OTHER_IMAGE, REMOTE_IMAGE, VOLUME_IMAGE}
 const EPOCH_MS: i64 = 1_767_225_600_000;
 /// How often the mirror lists everything again; production's value.
 const RELIST_EVERY: Duration = Duration::from_secs(300);
+/// The most requests of a run; an honest one makes a few thousand.
+const MOST_REQUESTS: u64 = 40_000;
 /// Where the engine listens, as the operator knows it.
 const DOCKER: &str = "/sim/docker.sock";
 
@@ -71,6 +73,8 @@ pub struct Shared {
     /// Calls of the operator.
     pub calls: AtomicU64,
     requests_left: AtomicU64,
+    /// The operator calls and calls: the run ends.
+    pub runaway: AtomicBool,
 }
 
 impl std::fmt::Debug for Shared {
@@ -156,7 +160,8 @@ impl Stage {
             weather: Mutex::default(),
             crashed: Notify::new(),
             calls: AtomicU64::new(0),
-            requests_left: AtomicU64::new(200_000),
+            requests_left: AtomicU64::new(MOST_REQUESTS),
+            runaway: AtomicBool::new(false),
         });
         let engine = Engine::new(Options { seed, world: world(), ..Options::default() }, shared.now());
         let clock = shared.clone();
@@ -182,8 +187,12 @@ impl Stage {
         let (shared, sim) = (self.shared.clone(), self.sim.clone());
         self.sim.set_faults(Arc::new(move |call: &Call| {
             let now = shared.now();
+            if shared.runaway.load(Ordering::Relaxed) {
+                return Fault::Silent;
+            }
             if shared.requests_left.fetch_sub(1, Ordering::Relaxed) == 1 {
-                lock(&shared.judge).violation("200,000 requests: something runs away".to_owned());
+                lock(&shared.judge).violation(format!("{MOST_REQUESTS} requests: something runs away"));
+                shared.runaway.store(true, Ordering::Relaxed);
             }
             sim.with(|engine| lock(&shared.judge).before(engine, call, now));
             shared.fault(call, now)

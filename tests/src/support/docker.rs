@@ -173,7 +173,8 @@ impl Docker {
     }
 }
 
-fn percent(text: &str) -> String {
+/// A text as part of a query.
+pub fn percent(text: &str) -> String {
     text.bytes()
         .map(|b| if b.is_ascii_alphanumeric() || b"-._~".contains(&b) { char::from(b).to_string() } else { format!("%{b:02X}") })
         .collect()

@@ -52,7 +52,7 @@ pub struct Engine {
     dir: PathBuf,
     options: Options,
     pool: u32,
-    _pool_lock: File,
+    pool_lock: File,
     running: Option<(Child, ChildStdin)>,
 }
 
@@ -80,7 +80,7 @@ impl Engine {
         let (pool, lock) = take_pool();
         let dir = std::env::temp_dir().join(format!("qm-engine-{}-{pool}", std::process::id()));
         fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("{} cannot be made: {e}", dir.display()));
-        let mut engine = Self { dir, options, pool, _pool_lock: lock, running: None };
+        let mut engine = Self { dir, options, pool, pool_lock: lock, running: None };
         engine.launch();
         provide_images(&engine.docker());
         engine
@@ -120,7 +120,9 @@ impl Engine {
             keeper.arg("--live-restore");
         }
         fs::write(self.dir.join("daemon.json"), "{}").expect("the engine's folder can be written");
-        let mut keeper = keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("sh is there");
+        // The keeper holds the pool with us: while it clears away after a process that is gone, nobody else may have bridges there.
+        let lock = self.pool_lock.try_clone().expect("a file can be shared");
+        let mut keeper = keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(lock).spawn().expect("sh is there");
         let input = keeper.stdin.take().expect("the keeper's input is a pipe");
         let docker = self.docker();
         self.running = Some((keeper, input));

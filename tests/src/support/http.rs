@@ -32,6 +32,8 @@ impl From<&Path> for Place {
 pub struct Answer {
     /// The status code.
     pub code: u16,
+    /// Status line and headers.
+    pub head: String,
     /// The whole body.
     pub body: Vec<u8>,
 }
@@ -66,6 +68,45 @@ pub fn call(place: &Place, method: &str, path: &str, body: Option<(&str, &[u8])>
 /// # Errors
 /// What the connection had against it.
 pub fn call_within(patience: Duration, place: &Place, method: &str, path: &str, body: Option<(&str, &[u8])>) -> io::Result<Answer> {
+    begin_within(patience, place, method, path, body)?.rest()
+}
+
+/// An answer whose body is still to come.
+pub struct Begun {
+    /// The status code.
+    pub code: u16,
+    head: String,
+    raw: Vec<u8>,
+    stream: Box<dyn Read + Send>,
+}
+
+impl Begun {
+    /// Reads the rest, until the server ends it.
+    ///
+    /// # Errors
+    /// What the connection had against it.
+    pub fn rest(mut self) -> io::Result<Answer> {
+        match self.stream.read_to_end(&mut self.raw) {
+            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => return Err(error),
+            _ => {}
+        }
+        let body = match header(&self.head, "transfer-encoding") {
+            Some(coding) if coding.contains("chunked") => unchunk(&self.raw),
+            _ => self.raw,
+        };
+        Ok(Answer { code: self.code, head: self.head, body })
+    }
+}
+
+/// Sends a request and reads no more than the head of the answer: with that, some servers say that they have begun to listen.
+///
+/// # Errors
+/// What the connection had against it.
+pub fn begin(place: &Place, method: &str, path: &str, body: Option<(&str, &[u8])>) -> io::Result<Begun> {
+    begin_within(PATIENCE, place, method, path, body)
+}
+
+fn begin_within(patience: Duration, place: &Place, method: &str, path: &str, body: Option<(&str, &[u8])>) -> io::Result<Begun> {
     match place {
         Place::Unix(socket) => {
             let stream = UnixStream::connect(socket)?;
@@ -80,7 +121,7 @@ pub fn call_within(patience: Duration, place: &Place, method: &str, path: &str, 
     }
 }
 
-fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: Option<(&str, &[u8])>) -> io::Result<Answer> {
+fn exchange(mut stream: impl Read + Write + Send + 'static, method: &str, path: &str, body: Option<(&str, &[u8])>) -> io::Result<Begun> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n");
     if let Some((kind, bytes)) = body {
         head.push_str(&format!("content-type: {kind}\r\ncontent-length: {}\r\n", bytes.len()));
@@ -89,20 +130,24 @@ fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: Optio
     }
     head.push_str("\r\n");
     stream.write_all(head.as_bytes())?;
-    if let Some((_, bytes)) = body {
-        stream.write_all(bytes)?;
-    }
+    // A server that refuses a request may answer and close before it has read the body.
+    let sent = body.map_or(Ok(()), |(_, bytes)| stream.write_all(bytes));
     let mut raw = Vec::new();
-    stream.read_to_end(&mut raw)?;
-    let end = head_end(&raw).ok_or_else(|| io::Error::other("the server closed without an answer"))?;
-    let head = String::from_utf8_lossy(&raw[..end]).into_owned();
-    let code = status_code(&head).ok_or_else(|| io::Error::other("the answer has no status code"))?;
-    let body = &raw[end..];
-    let body = match header(&head, "transfer-encoding") {
-        Some(coding) if coding.contains("chunked") => unchunk(body),
-        _ => body.to_vec(),
+    let end = loop {
+        if let Some(end) = head_end(&raw) {
+            break end;
+        }
+        let mut part = [0; 4096];
+        match stream.read(&mut part) {
+            Ok(0) => return Err(io::Error::other("the server closed without an answer")),
+            Ok(n) => raw.extend_from_slice(&part[..n]),
+            Err(error) => return Err(sent.err().unwrap_or(error)),
+        }
     };
-    Ok(Answer { code, body })
+    let rest = raw.split_off(end);
+    let head = String::from_utf8_lossy(&raw).into_owned();
+    let code = status_code(&head).ok_or_else(|| io::Error::other("the answer has no status code"))?;
+    Ok(Begun { code, head, raw: rest, stream: Box::new(stream) })
 }
 
 /// Where the head of a message ends, the empty line included.
