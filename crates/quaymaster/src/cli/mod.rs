@@ -188,7 +188,14 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn operate(args: run::RunArgs) -> ExitCode {
-    match wiring::run(args) {
+    let world = match args.world() {
+        Ok(world) => world,
+        Err(message) => {
+            output::note(&format!("error: {message}"));
+            return ExitCode::from(End::Invalid.code());
+        }
+    };
+    match wiring::run(args, world) {
         Ok(code) => code,
         Err(error) => {
             output::note(&format!("quaymaster: {}", chain(error.chain())));

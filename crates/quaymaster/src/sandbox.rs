@@ -1,0 +1,65 @@
+//! The simulated engine as this program runs it: on the machine's clocks, with a world out of a file, dialled in process. Wiring only.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use qm_api::time::Timestamp;
+use qm_controller::dial::{Address, Dial, Stream};
+use qm_dockersim::{AddressPool, Engine, Now, Options, Sim, World};
+use tokio::time::Instant;
+
+/// Reads the file of a world; the built-in one when none is named.
+///
+/// # Errors
+/// What is wrong with the file, for its author.
+pub(crate) fn read_world(file: Option<&Path>) -> Result<World, String> {
+    let Some(file) = file else { return Ok(World::default()) };
+    let text = fs::read_to_string(file).map_err(|error| format!("the world file {} cannot be read: {error}", file.display()))?;
+    World::parse(&text).map_err(|error| format!("the world file {} is not right: {error}", file.display()))
+}
+
+/// A simulator on the machine's clocks. What it scripts happens only while [`Sim::run`] is polled.
+pub(crate) fn simulator(world: World, pool: AddressPool, wall: impl Fn() -> Timestamp + Send + Sync + 'static) -> Sim {
+    let started = Instant::now();
+    let now = move || Now {
+        mono_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        wall_ns: wall().as_micros().saturating_mul(1_000),
+    };
+    let engine = Engine::new(Options { pool, world, ..Options::default() }, now());
+    Sim::new(engine, Arc::new(now))
+}
+
+/// The way to a simulated engine and into its containers; no connection leaves the process.
+pub(crate) fn dial(sim: Sim) -> Dial {
+    Arc::new(move |address| {
+        let sim = sim.clone();
+        Box::pin(async move {
+            let stream: Box<dyn Stream> = match address {
+                Address::InProcess | Address::Unix(_) => Box::new(sim.connect()?),
+                Address::Tcp(host, port) => Box::new(sim.dial(&host, port)?),
+            };
+            Ok(stream)
+        })
+    })
+}
+
+/// Makes way for a socket: removes one that nobody listens on any more.
+///
+/// # Errors
+/// When somebody listens there, or something lies there that is no socket.
+pub(crate) async fn clear_socket(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt as _;
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(there) if !there.file_type().is_socket() => {
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} is not a socket", path.display())))
+        }
+        Ok(_) if tokio::net::UnixStream::connect(path).await.is_ok() => {
+            Err(io::Error::new(io::ErrorKind::AddrInUse, format!("somebody listens at {} already", path.display())))
+        }
+        Ok(_) => fs::remove_file(path),
+    }
+}
