@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use qm_api::time::Timestamp;
@@ -45,21 +45,39 @@ pub(crate) fn dial(sim: Sim) -> Dial {
     })
 }
 
-/// Makes way for a socket: removes one that nobody listens on any more.
-///
-/// # Errors
-/// When somebody listens there, or something lies there that is no socket.
-pub(crate) async fn clear_socket(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::FileTypeExt as _;
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(there) if !there.file_type().is_socket() => {
-            Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} is not a socket", path.display())))
+/// A socket that is free to be listened on, and is removed again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Door(PathBuf);
+
+impl Door {
+    /// Makes way at `path`: a socket that nobody listens on any more is removed.
+    ///
+    /// # Errors
+    /// When somebody listens there, or something lies there that is no socket.
+    pub(crate) async fn at(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::FileTypeExt as _;
+        let path = std::path::absolute(path)?;
+        let refuse = |kind, why: &str| Err(io::Error::new(kind, format!("{} {why}", path.display())));
+        match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(there) if !there.file_type().is_socket() => return refuse(io::ErrorKind::AlreadyExists, "is there and is no socket"),
+            Ok(_) if tokio::net::UnixStream::connect(&path).await.is_ok() => {
+                return refuse(io::ErrorKind::AddrInUse, "is a socket that somebody listens on: end that one, or name another path");
+            }
+            Ok(_) => fs::remove_file(&path)?,
         }
-        Ok(_) if tokio::net::UnixStream::connect(path).await.is_ok() => {
-            Err(io::Error::new(io::ErrorKind::AddrInUse, format!("somebody listens at {} already", path.display())))
-        }
-        Ok(_) => fs::remove_file(path),
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        // It may never have been made.
+        drop(fs::remove_file(&self.0));
     }
 }

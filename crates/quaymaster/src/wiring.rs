@@ -28,7 +28,7 @@ use serde_json::Value;
 use crate::cli::run::{EngineKind, LogFormat, RunArgs};
 use crate::intake::{Intake, references};
 use crate::ports::ports;
-use crate::sandbox;
+use crate::sandbox::{self, Door};
 
 /// How often the mirror lists everything again.
 const RELIST_EVERY: Duration = Duration::from_secs(300);
@@ -172,13 +172,16 @@ async fn serve(args: RunArgs, world: World) -> anyhow::Result<ExitCode> {
         bail!("two --manifests have the same id: give them names with NAME=DIR");
     }
     let data_dir = args.data_dir();
-    let (engine, dial) = match args.engine {
+    let (engine, dial, door) = match args.engine {
         EngineKind::Docker => {
             let engine = Address::parse(&args.docker_host).map_err(anyhow::Error::msg)?;
             warn_of_no_docker(engine.clone());
-            (engine, dial::system())
+            (engine, dial::system(), None)
         }
-        EngineKind::Sim => (Address::InProcess, start_sandbox(world, &data_dir)?),
+        EngineKind::Sim => {
+            let (dial, door) = start_sandbox(world, &data_dir).await?;
+            (Address::InProcess, dial, Some(door))
+        }
     };
     let (fatal, mut fatal_heard) = tokio::sync::mpsc::unbounded_channel::<String>();
     let running = Running::start(Parts {
@@ -202,6 +205,7 @@ async fn serve(args: RunArgs, world: World) -> anyhow::Result<ExitCode> {
     };
     tracing::info!("stopping; {}", if args.engine == EngineKind::Sim { "the sandbox goes with it" } else { "containers go on running" });
     running.end().await?;
+    drop(door);
     match fatal {
         Some(message) => bail!(message),
         None => Ok(ExitCode::SUCCESS),
@@ -218,22 +222,19 @@ fn warn_of_no_docker(engine: Address) {
 }
 
 /// The engine of `--engine sim`. Its API is served beside the store too, so that `docker` can look into it and meddle.
-fn start_sandbox(world: World, data_dir: &Path) -> anyhow::Result<Dial> {
-    let sim = sandbox::simulator(world, AddressPool::Bridge, wall_clock);
-    let running = sim.clone();
-    tokio::spawn(async move { running.run().await });
+async fn start_sandbox(world: World, data_dir: &Path) -> anyhow::Result<(Dial, Door)> {
     std::fs::create_dir_all(data_dir).with_context(|| format!("the data directory {} cannot be made", data_dir.display()))?;
-    let (door, socket) = (sim.clone(), std::path::absolute(data_dir.join("docker.sock"))?);
+    let door = Door::at(&data_dir.join("docker.sock")).await?;
+    let sim = sandbox::simulator(world, AddressPool::Bridge, wall_clock);
+    let (running, served, socket) = (sim.clone(), sim.clone(), door.path().to_owned());
+    tokio::spawn(async move { running.run().await });
+    tracing::info!("a sandbox in memory, no Docker; to look into it: docker -H unix://{} ps", socket.display());
     tokio::spawn(async move {
-        if let Err(error) = sandbox::clear_socket(&socket).await {
-            return tracing::warn!("the sandbox has no socket for `docker`: {error}");
-        }
-        tracing::info!("a sandbox in memory, no Docker; look into it with: docker -H unix://{} ps", socket.display());
-        if let Err(error) = door.serve_unix(&socket).await {
+        if let Err(error) = served.serve_unix(&socket).await {
             tracing::warn!("the sandbox has no socket for `docker`: {error}");
         }
     });
-    Ok(sandbox::dial(sim))
+    Ok((sandbox::dial(sim), door))
 }
 
 async fn until(mut stopped: tokio::sync::watch::Receiver<bool>) {
