@@ -4,6 +4,7 @@
 //! which the tests snapshot. Commands decide nothing about services: that is the operator's. Start at [`Command`].
 
 mod cause;
+pub(crate) mod demo;
 pub(crate) mod describe;
 pub(crate) mod events;
 pub(crate) mod get;
@@ -49,6 +50,7 @@ Exit codes:
 /// Everything the program can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Demo(demo::DemoArgs),
     Run(run::RunArgs),
     Validate(validate::ValidateArgs),
     Plan(plan::PlanArgs),
@@ -207,6 +209,7 @@ fn operate(args: run::RunArgs) -> ExitCode {
 fn dispatch(command: Command) -> Done {
     match command {
         Command::Run(_) => Err(CliError::failed("`run` does not come this way")),
+        Command::Demo(args) => demo::demo(&args),
         Command::Validate(args) => validate::validate(&args),
         Command::Plan(args) => plan::plan(&args),
         Command::Get(args) => block_on(get::get(&args)),
