@@ -216,7 +216,9 @@ async fn serve(args: RunArgs, world: World) -> anyhow::Result<ExitCode> {
 fn warn_of_no_docker(engine: Address) {
     tokio::spawn(async move {
         if let Err(error) = dial::system()(engine.clone()).await {
-            tracing::warn!("no Docker answers at {engine} ({error}): start Docker, or try things out without it on a simulated engine, with --engine sim");
+            tracing::warn!(
+                "no Docker answers at {engine} ({error}): start Docker, or try things out without it on a simulated engine, with --engine sim"
+            );
         }
     });
 }

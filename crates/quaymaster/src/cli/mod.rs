@@ -13,6 +13,7 @@ pub(crate) mod intents;
 pub(crate) mod misc;
 pub(crate) mod plan;
 pub(crate) mod run;
+pub(crate) mod sim;
 pub(crate) mod status;
 pub(crate) mod store;
 pub(crate) mod target;
@@ -52,6 +53,7 @@ Exit codes:
 pub(crate) enum Command {
     Demo(demo::DemoArgs),
     Run(run::RunArgs),
+    Sim(sim::SimArgs),
     Validate(validate::ValidateArgs),
     Plan(plan::PlanArgs),
     Get(get::GetArgs),
@@ -210,6 +212,7 @@ fn dispatch(command: Command) -> Done {
     match command {
         Command::Run(_) => Err(CliError::failed("`run` does not come this way")),
         Command::Demo(args) => demo::demo(&args),
+        Command::Sim(args) => sim::sim(&args),
         Command::Validate(args) => validate::validate(&args),
         Command::Plan(args) => plan::plan(&args),
         Command::Get(args) => block_on(get::get(&args)),

@@ -71,10 +71,10 @@ fn fold(line: &str, width: usize, hang: &str) -> Vec<String> {
                     if c == ' ' && at > lead {
                         cut = Some(at);
                     }
-                    if room == 0 {
+                    if room == 0 && cut.is_some() {
                         break;
                     }
-                    room -= 1;
+                    room = room.saturating_sub(1);
                 }
             }
         }
