@@ -81,3 +81,32 @@ impl Drop for Door {
         drop(fs::remove_file(&self.0));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_world_of_the_guide_can_be_read() {
+        let guide = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/sandbox.md")).unwrap();
+        let world = guide.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let world = World::parse(world).unwrap();
+        assert_eq!((world.images.len(), world.containers.len()), (3, 4));
+    }
+
+    #[tokio::test]
+    async fn only_dead_sockets_make_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        drop(Door::at(&path).await.unwrap());
+        assert!(!path.exists());
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        assert_eq!(Door::at(&path).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(listener);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "a file").unwrap();
+        assert_eq!(Door::at(&path).await.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert!(path.exists());
+    }
+}

@@ -62,7 +62,7 @@ pub(crate) fn sim(args: &SimArgs) -> Done {
             biased;
             signal = wiring::shutdown() => signal.map_err(|error| CliError::because("signals cannot be heard", error))?,
             () = sim.run() => {}
-            () = sim.serve_ports(|problem| output::note(problem)) => {}
+            () = sim.serve_ports(output::note) => {}
             served = sim.serve_unix(door.path()) => served.map_err(|error| refused(&args.socket.display().to_string(), error))?,
             served = tcp(&sim, args.tcp) => served?,
             announced = announce(&door) => match announced? {},
