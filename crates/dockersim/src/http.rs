@@ -1,6 +1,6 @@
 //! hyper around the engine: connections, streams, hijacked connections, faults, ports. Decides nothing about Docker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
@@ -190,6 +190,7 @@ impl Sim {
     /// cannot be bound is told to `problem` once.
     pub async fn serve_ports(&self, problem: impl Fn(&str)) {
         let mut open: BTreeMap<(Ipv4Addr, u16), tokio::task::JoinHandle<()>> = BTreeMap::new();
+        let mut told = BTreeSet::new();
         let mut changes = self.0.changes.subscribe();
         loop {
             let wanted = lock(&self.0.engine).open_ports(self.now().mono_ms);
@@ -209,7 +210,8 @@ impl Sim {
                         let sim = self.clone();
                         open.insert((address, port), tokio::spawn(async move { sim.accept_all(listener, address, port).await }));
                     }
-                    Err(error) => problem(&format!("{address}:{port} cannot be listened on: {error}")),
+                    Err(error) if told.insert((address, port)) => problem(&format!("{address}:{port} cannot be listened on: {error}")),
+                    Err(_) => {}
                 }
             }
             if changes.changed().await.is_err() {

@@ -7,6 +7,7 @@ pub mod intake;
 mod output;
 pub mod ports;
 mod report;
+mod sandbox;
 mod wiring;
 
 /// Runs the program with the arguments of the process and gives its exit code.

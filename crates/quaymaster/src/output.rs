@@ -1,8 +1,10 @@
 //! Owns how text reaches the terminal: aligned tables, YAML, colour, ages, and writing that survives a closed pipe.
 //!
-//! Everything that draws is a function from values to text; only [`print`], [`note`] and [`Style::of_stdout`] touch the process. Texts
+//! Everything that draws is a function from values to text; only [`print`], [`note`], [`caught`] and
+//! [`Style::of_stdout`] touch the process. Texts
 //! that come from containers and manifests go through [`clean`], so that none of them can drive the terminal.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
 
@@ -172,6 +174,19 @@ pub(crate) fn indent(text: &str, indent: &str) -> String {
     })
 }
 
+thread_local! {
+    /// What this thread prints, while [`caught`] collects it.
+    static CAUGHT: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
+
+/// Collects what `work` prints on this thread, instead of printing it: for one command that shows the output of another.
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> (T, String) {
+    CAUGHT.set(Some(Vec::new()));
+    let result = work();
+    let bytes = CAUGHT.take().unwrap_or_default();
+    (result, String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// Writes to standard output, at once.
 ///
 /// # Errors
@@ -185,6 +200,10 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
 /// # Errors
 /// As there.
 pub(crate) fn print_bytes(bytes: &[u8]) -> io::Result<()> {
+    let is_caught = CAUGHT.with_borrow_mut(|caught| caught.as_mut().map(|caught| caught.extend_from_slice(bytes)).is_some());
+    if is_caught {
+        return Ok(());
+    }
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
     out.flush()

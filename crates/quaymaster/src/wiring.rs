@@ -1,6 +1,7 @@
 //! Puts the parts of the operator together. Wiring only: every decision is somebody else's.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,20 +13,22 @@ use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_apiserver::Listener;
 use qm_controller::clock::Clock;
-use qm_controller::dial::{self, Address};
+use qm_controller::dial::{self, Address, Dial};
 use qm_controller::docker::{Docker, Facts};
 use qm_controller::instance::InstanceLock;
 use qm_controller::ports::ActRequest;
 use qm_controller::run::{Config, OnConnect, Operator};
 use qm_controller::shadow::plan_offline;
+use qm_dockersim::{AddressPool, World};
 use qm_source::Directory;
 use qm_store::backend::Redb;
 use qm_store::{Options, Store};
 use serde_json::Value;
 
-use crate::cli::run::{LogFormat, RunArgs};
+use crate::cli::run::{EngineKind, LogFormat, RunArgs};
 use crate::intake::{Intake, references};
 use crate::ports::ports;
+use crate::sandbox::{self, Door};
 
 /// How often the mirror lists everything again.
 const RELIST_EVERY: Duration = Duration::from_secs(300);
@@ -34,10 +37,10 @@ const RELIST_EVERY: Duration = Duration::from_secs(300);
 ///
 /// # Errors
 /// When it cannot start: the store, the socket, the metrics address, the engine's address, the lock.
-pub(crate) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: RunArgs, world: World) -> anyhow::Result<ExitCode> {
     start_log(args.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve(args))
+    runtime.block_on(serve(args, world))
 }
 
 fn start_log(format: LogFormat) {
@@ -52,17 +55,19 @@ fn start_log(format: LogFormat) {
 }
 
 fn clock() -> Clock {
-    let wall = || {
-        #[expect(clippy::disallowed_methods, reason = "this is where the injected wall clock comes from")]
-        let now = std::time::SystemTime::now();
-        let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
-    };
-    Clock::new(Arc::new(wall), Arc::new(uid))
+    Clock::new(Arc::new(wall_clock), Arc::new(uid))
+}
+
+/// The machine's wall clock.
+pub(crate) fn wall_clock() -> Timestamp {
+    #[expect(clippy::disallowed_methods, reason = "this is where the injected wall clock comes from")]
+    let now = std::time::SystemTime::now();
+    let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// Sixteen random bytes in the form of a UUID.
-fn uid() -> Name {
+pub(crate) fn uid() -> Name {
     let mut bytes = [0_u8; 16];
     // The kernel's generator does not fail once the machine is up; zeros would be seen as a conflict by the store.
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
@@ -81,68 +86,157 @@ fn open_store(data_dir: &Path) -> anyhow::Result<Store> {
     Store::open(Box::new(backend), options).with_context(|| format!("the store {} cannot be opened", path.display()))
 }
 
-async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
+/// What an operator is put together from.
+pub(crate) struct Parts {
+    pub(crate) instance: String,
+    pub(crate) engine: Address,
+    /// How that engine and its containers are reached.
+    pub(crate) dial: Dial,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) manifests: Vec<qm_source::Spec>,
+    pub(crate) settle: Duration,
+    pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) observe: bool,
+    pub(crate) on_connect: OnConnect,
+}
+
+/// An operator at work, with everything around it.
+pub(crate) struct Running {
+    operator: Arc<Operator>,
+    directories: Vec<Directory>,
+    servers: Vec<tokio::task::JoinHandle<()>>,
+    stop: tokio::sync::watch::Sender<bool>,
+}
+
+impl Running {
+    /// Starts the operator, its servers and its sources.
+    ///
+    /// # Errors
+    /// When the store, a socket or a folder cannot be had.
+    pub(crate) async fn start(parts: Parts) -> anyhow::Result<Self> {
+        let clock = clock();
+        let registry = prometheus::Registry::new();
+        let store = open_store(&parts.data_dir)?;
+        let operator = Arc::new(Operator::start(Config {
+            instance: parts.instance.as_str().into(),
+            docker_host: parts.engine,
+            dial: parts.dial,
+            clock: clock.clone(),
+            store: store.clone(),
+            // Binds are made from what lies in it, and the engine takes absolute paths only.
+            data_dir: std::path::absolute(&parts.data_dir)?,
+            registry: registry.clone(),
+            relist_every: RELIST_EVERY,
+            sources: parts.manifests.iter().map(|s| Name::from(s.id.as_str())).collect(),
+            on_connect: parts.on_connect,
+        })?);
+        if parts.observe {
+            observe(&operator).await?;
+        }
+        let router = qm_apiserver::router(store, ports(&operator, &clock));
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let listener = Listener::unix(&parts.socket).await?;
+        let mut servers = vec![tokio::spawn(listener.serve(router, until(stopped.clone())))];
+        if let Some(address) = parts.metrics {
+            let listener = Listener::tcp(address).await?;
+            servers.push(tokio::spawn(listener.serve(qm_apiserver::metrics_router(registry), until(stopped))));
+        }
+        let mut directories = Vec::new();
+        for spec in parts.manifests {
+            directories.push(follow(spec, parts.settle, operator.clone())?);
+        }
+        Ok(Self { operator, directories, servers, stop })
+    }
+
+    /// Ends all of it; containers go on running.
+    ///
+    /// # Errors
+    /// When the store cannot be closed, or a server broke.
+    pub(crate) async fn end(self) -> anyhow::Result<()> {
+        // Nobody listening any more is what is wanted.
+        let _ = self.stop.send(true);
+        drop(self.directories);
+        self.operator.stop().await?;
+        for server in self.servers {
+            server.await.context("a server ended badly")?;
+        }
+        Ok(())
+    }
+}
+
+async fn serve(args: RunArgs, world: World) -> anyhow::Result<ExitCode> {
     let mut ids: Vec<&str> = args.manifests.iter().map(|s| s.id.as_str()).collect();
     ids.sort_unstable();
     if ids.windows(2).any(|w| w[0] == w[1]) {
         bail!("two --manifests have the same id: give them names with NAME=DIR");
     }
-    let clock = clock();
-    let registry = prometheus::Registry::new();
-    let docker_host = Address::parse(&args.docker_host).map_err(anyhow::Error::msg)?;
-    let store = open_store(&args.data_dir)?;
-    let run_dir = args.socket.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
-    let (fatal, mut fatal_heard) = tokio::sync::mpsc::unbounded_channel::<String>();
-    let operator = Arc::new(Operator::start(Config {
-        instance: args.instance.as_str().into(),
-        docker_host,
-        dial: dial::system(),
-        clock: clock.clone(),
-        store: store.clone(),
-        // Binds are made from what lies in it, and the engine takes absolute paths only.
-        data_dir: std::path::absolute(&args.data_dir)?,
-        registry: registry.clone(),
-        relist_every: RELIST_EVERY,
-        sources: args.manifests.iter().map(|s| Name::from(s.id.as_str())).collect(),
-        on_connect: instance_guard(run_dir, &args, fatal),
-    })?);
-    if args.observe {
-        observe(&operator).await?;
-    }
-    let router = qm_apiserver::router(store.clone(), ports(&operator, &clock));
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let listener = Listener::unix(&args.socket).await?;
-    let api = tokio::spawn(listener.serve(router, until(stopped.clone())));
-    let metrics = match args.metrics {
-        Some(address) => {
-            let listener = Listener::tcp(address).await?;
-            Some(tokio::spawn(listener.serve(qm_apiserver::metrics_router(registry), until(stopped))))
+    let data_dir = args.data_dir();
+    let (engine, dial, door) = match args.engine {
+        EngineKind::Docker => {
+            let engine = Address::parse(&args.docker_host).map_err(anyhow::Error::msg)?;
+            warn_of_no_docker(engine.clone());
+            (engine, dial::system(), None)
         }
-        None => None,
+        EngineKind::Sim => {
+            let (dial, door) = start_sandbox(world, &data_dir).await?;
+            (Address::InProcess, dial, Some(door))
+        }
     };
-    let mut directories = Vec::new();
-    for spec in &args.manifests {
-        directories.push(follow(spec.clone(), &args, operator.clone())?);
-    }
+    let (fatal, mut fatal_heard) = tokio::sync::mpsc::unbounded_channel::<String>();
+    let running = Running::start(Parts {
+        instance: args.instance.clone(),
+        engine,
+        dial,
+        on_connect: instance_guard(lock_dir(&args, &data_dir), &args, &data_dir, fatal),
+        data_dir,
+        socket: args.socket.clone(),
+        manifests: args.manifests.clone(),
+        settle: args.settle.as_std(),
+        metrics: args.metrics,
+        observe: args.observe,
+    })
+    .await?;
     tracing::info!(socket = %args.socket.display(), instance = args.instance, "running");
     let fatal = tokio::select! {
         biased;
         message = fatal_heard.recv() => message,
         signal = shutdown() => { signal?; None }
     };
-    tracing::info!("stopping; containers go on running");
-    // Nobody listening any more is what is wanted.
-    let _ = stop.send(true);
-    drop(directories);
-    operator.stop().await?;
-    api.await.context("the API server ended badly")?;
-    if let Some(metrics) = metrics {
-        metrics.await.context("the metrics server ended badly")?;
-    }
+    tracing::info!("stopping; {}", if args.engine == EngineKind::Sim { "the sandbox goes with it" } else { "containers go on running" });
+    running.end().await?;
+    drop(door);
     match fatal {
         Some(message) => bail!(message),
         None => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// Says both ways out when there is no Docker at the start. The operator itself goes on looking for it.
+fn warn_of_no_docker(engine: Address) {
+    tokio::spawn(async move {
+        if let Err(error) = dial::system()(engine.clone()).await {
+            tracing::warn!(
+                "no Docker answers at {engine} ({error}): start Docker, or try things out without it on a simulated engine, with --engine sim"
+            );
+        }
+    });
+}
+
+/// The engine of `--engine sim`. Its API is served beside the store too, so that `docker` can look into it and meddle.
+async fn start_sandbox(world: World, data_dir: &Path) -> anyhow::Result<(Dial, Door)> {
+    std::fs::create_dir_all(data_dir).with_context(|| format!("the data directory {} cannot be made", data_dir.display()))?;
+    let door = Door::at(&data_dir.join("docker.sock")).await?;
+    let sim = sandbox::simulator(world, AddressPool::Bridge, wall_clock);
+    let (running, served, socket) = (sim.clone(), sim.clone(), door.path().to_owned());
+    tokio::spawn(async move { running.run().await });
+    tracing::info!("a sandbox in memory, no Docker; to look into it: docker -H unix://{} ps", socket.display());
+    tokio::spawn(async move {
+        if let Err(error) = served.serve_unix(&socket).await {
+            tracing::warn!("the sandbox has no socket for `docker`: {error}");
+        }
+    });
+    Ok((sandbox::dial(sim), door))
 }
 
 async fn until(mut stopped: tokio::sync::watch::Receiver<bool>) {
@@ -150,7 +244,7 @@ async fn until(mut stopped: tokio::sync::watch::Receiver<bool>) {
     drop(stopped.wait_for(|stop| *stop).await);
 }
 
-async fn shutdown() -> anyhow::Result<()> {
+pub(crate) async fn shutdown() -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
@@ -161,13 +255,20 @@ async fn shutdown() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes the instance's lock at the first connection to an engine, before anything is listed; a second operator ends here.
-fn instance_guard(run_dir: PathBuf, args: &RunArgs, fatal: tokio::sync::mpsc::UnboundedSender<String>) -> OnConnect {
-    let locks: Mutex<BTreeMap<String, InstanceLock>> = Mutex::default();
-    let (instance, data_dir) = (args.instance.clone(), args.data_dir.clone());
-    // The lock must be found by operators with other sockets too.
+/// Where the instance's lock lies: operators of one Docker must find it whatever their sockets; a sandbox is nobody else's.
+fn lock_dir(args: &RunArgs, data_dir: &Path) -> PathBuf {
+    if args.engine == EngineKind::Sim {
+        return data_dir.to_path_buf();
+    }
     let shared = Path::new("/run/quaymaster");
-    let dir = if std::fs::create_dir_all(shared).is_ok() { shared.to_path_buf() } else { run_dir };
+    let beside = args.socket.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if std::fs::create_dir_all(shared).is_ok() { shared.to_path_buf() } else { beside.to_path_buf() }
+}
+
+/// Takes the instance's lock at the first connection to an engine, before anything is listed; a second operator ends here.
+fn instance_guard(dir: PathBuf, args: &RunArgs, data_dir: &Path, fatal: tokio::sync::mpsc::UnboundedSender<String>) -> OnConnect {
+    let locks: Mutex<BTreeMap<String, InstanceLock>> = Mutex::default();
+    let (instance, data_dir) = (args.instance.clone(), data_dir.to_path_buf());
     Arc::new(move |facts: &Facts| {
         let mut locks = locks.lock().unwrap_or_else(PoisonError::into_inner);
         if locks.contains_key(&facts.id) {
@@ -206,9 +307,9 @@ fn source_options(settle: Duration) -> qm_source::Options {
     qm_source::Options { settle, ..qm_source::Options::default() }
 }
 
-fn follow(spec: qm_source::Spec, args: &RunArgs, operator: Arc<Operator>) -> anyhow::Result<Directory> {
+fn follow(spec: qm_source::Spec, settle: Duration, operator: Arc<Operator>) -> anyhow::Result<Directory> {
     let place = spec.dir.display().to_string();
-    let (directory, mut receiver) = Directory::spawn(spec, source_options(args.settle.as_std()), references())?;
+    let (directory, mut receiver) = Directory::spawn(spec, source_options(settle), references())?;
     tokio::spawn(async move {
         let mut intake = Intake::default();
         while let Some(snapshot) = receiver.next().await {

@@ -487,7 +487,7 @@ fn dial(sim: Sim, fate: Arc<Fate>) -> Dial {
                 return Err(io::Error::from(io::ErrorKind::ConnectionAborted));
             }
             let stream: Box<dyn Stream> = match address {
-                Address::Unix(_) => Box::new(sim.connect()?),
+                Address::Unix(_) | Address::InProcess => Box::new(sim.connect()?),
                 Address::Tcp(host, port) => Box::new(sim.dial(&host, port)?),
             };
             Ok(stream)

@@ -281,7 +281,8 @@ pub(crate) struct Facts<'a> {
 }
 
 impl World {
-    pub(crate) fn script(&self, facts: &Facts<'_>) -> Script {
+    /// What a container with these files does. What its command writes is in them afterwards, whenever it would write it.
+    pub(crate) fn script(&self, facts: &Facts<'_>, files: &mut Files) -> Script {
         let mut said = Behaviour::from_labels(facts.labels);
         let fits = |rule: &&Rule| {
             rule.name.as_ref().is_none_or(|p| glob(p, facts.name)) && rule.image.as_ref().is_none_or(|p| glob(p, facts.image))
@@ -289,8 +290,7 @@ impl World {
         for rule in self.containers.iter().rev().filter(fits) {
             said = said.over(rule.behaviour.clone());
         }
-        let mut files = Files::new();
-        let mut shell = Shell::new(&mut files, facts.env, facts.program == Program::Busybox);
+        let mut shell = Shell::new(files, facts.env, facts.program == Program::Busybox);
         let outcome = shell.top(facts.command);
         let mut lines = std::mem::take(&mut shell.lines);
         let (ports, trap, missing, ms) = (std::mem::take(&mut shell.ports), shell.trap, shell.missing.take(), shell.ms);

@@ -253,8 +253,7 @@ impl<'a> Shell<'a> {
                         flow => flow,
                     }
                 }
-                // Without a terminal its input is at its end at once.
-                None => Flow::Code(0),
+                None => self.script_file(args),
             },
             "cat" if args.is_empty() => {
                 self.echoes = true;
@@ -316,6 +315,20 @@ impl<'a> Shell<'a> {
                 None if self.only_applets => Flow::Code(0),
                 None => Flow::Forever,
             },
+        }
+    }
+
+    /// `sh FILE`; without a file its input is at its end at once, as nobody has a terminal.
+    fn script_file(&mut self, args: &[String]) -> Flow {
+        let Some(path) = args.iter().find(|a| !a.starts_with('-')) else { return Flow::Code(0) };
+        let Some(file) = self.files.get(&normal(path)) else {
+            self.print(Channel::Err, &format!("sh: can't open '{path}': No such file or directory"), true);
+            return Flow::Code(2);
+        };
+        let text = String::from_utf8_lossy(&file.content.clone()).into_owned();
+        match self.script(&text) {
+            Flow::Exit(code) => Flow::Code(code),
+            flow => flow,
         }
     }
 
@@ -692,6 +705,8 @@ fn tokens(text: &str) -> Vec<Token> {
                 word.extend(chars.next());
             }
             ' ' | '\t' => flush(&mut word, &mut quoted, &mut has_word, &mut out),
+            // A comment; the end of its line stays.
+            '#' if !has_word => while chars.next_if(|c| *c != '\n').is_some() {},
             '\n' | ';' => {
                 flush(&mut word, &mut quoted, &mut has_word, &mut out);
                 out.push(Token::Operator(";".to_owned()));

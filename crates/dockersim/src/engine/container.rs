@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use super::event::{Event, Kind};
 use super::network::Endpoint;
 use super::reply::{Channel, Failure, Reply};
-use super::{Engine, Pending, Timer};
+use super::{Engine, Pending, Timer, text_list};
 use crate::Now;
 use crate::behaviour::shell::Files;
-use crate::behaviour::{Ends, HealthSpec, OnTerm, Script};
+use crate::behaviour::{Ends, Facts, HealthSpec, OnTerm, Program, Script};
 
 /// The first pause before the engine restarts a container, in milliseconds; it doubles each time.
 const FIRST_BACKOFF_MS: u64 = 100;
@@ -185,6 +185,7 @@ impl Engine {
             self.leave_networks(id, None);
             return Err(failed(self, 128, failure));
         }
+        self.settle(id);
         if let Some(program) = self.at(id).script.missing.clone() {
             self.leave_networks(id, Some(now));
             let message = format!(
@@ -233,6 +234,36 @@ impl Engine {
             self.timer(now.mono_ms + after_ms.max(1), id, Timer::Exit { code });
         }
         Ok(())
+    }
+
+    /// Reads the command line again, with the files that were put into the container since it was created.
+    fn settle(&mut self, id: &Arc<str>) {
+        let world = self.world.clone();
+        let program = self.images.get(&self.containers[id].image_id).map_or(Program::Service, |image| image.spec.program);
+        if program != Program::Busybox {
+            return;
+        }
+        let container = self.at(id);
+        let mut files = std::mem::take(&mut container.files);
+        let env = text_list(&container.config["Env"]);
+        let facts = Facts {
+            name: &container.name,
+            image: &container.image,
+            program,
+            labels: &container.labels,
+            command: &container.command,
+            env: &env,
+            init: container.host_flag("Init"),
+        };
+        let mut script = world.script(&facts, &mut files);
+        if !script.ports_are_all {
+            // What is exposed was found out at its creation.
+            script.ports.extend(container.script.ports.iter());
+            script.ports.sort_unstable();
+            script.ports.dedup();
+        }
+        container.files = files;
+        container.script = script;
     }
 
     /// The process ended.

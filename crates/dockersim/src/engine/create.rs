@@ -12,6 +12,7 @@ use super::reply::{Failure, Reply, Request};
 use super::volume::check_volume_name;
 use super::{Engine, text, text_list, text_map};
 use crate::Now;
+use crate::behaviour::shell::Files;
 use crate::behaviour::{Facts, HealthSpec, ImageSpec, Program};
 
 const LEAST_MEMORY: i64 = 6 << 20;
@@ -77,7 +78,7 @@ impl Engine {
             .collect();
         let init = host["Init"].as_bool().unwrap_or(false);
         let facts = Facts { name: &name, image: &reference, program: spec.program, labels: &labels, command: &command, env: &env, init };
-        let mut script = self.world.script(&facts);
+        let mut script = self.world.script(&facts, &mut Files::new());
         if !script.ports_are_all {
             script.ports.extend(exposed);
         }

@@ -17,18 +17,28 @@ pub(crate) fn markdown(root: &Command) -> String {
     if let Some(after) = root.get_after_help() {
         let _ = writeln!(out, "```text\n{after}\n```\n");
     }
-    let shown = || root.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help");
+    let commands = leaves(&root, "");
     out.push_str("| Command | What it does |\n|---|---|\n");
-    for command in shown() {
-        let (name, about) = (command.get_name(), command.get_about().map(ToString::to_string).unwrap_or_default());
-        let _ = writeln!(out, "| [`{name}`](#quaymaster-{name}) | {about} |");
+    for (name, command) in &commands {
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        let _ = writeln!(out, "| [`{name}`](#quaymaster-{}) | {about} |", name.replace(' ', "-"));
     }
-    shown().for_each(|command| section(&mut out, command));
+    commands.iter().for_each(|(name, command)| section(&mut out, name, command));
     out
 }
 
-fn section(out: &mut String, command: &Command) {
-    let name = command.get_name();
+/// The commands that do something, each with all its words.
+fn leaves<'a>(command: &'a Command, above: &str) -> Vec<(String, &'a Command)> {
+    let shown = command.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help");
+    shown
+        .flat_map(|command| {
+            let name = format!("{above}{}", command.get_name());
+            if command.has_subcommands() { leaves(command, &format!("{name} ")) } else { vec![(name, command)] }
+        })
+        .collect()
+}
+
+fn section(out: &mut String, name: &str, command: &Command) {
     let _ = writeln!(out, "\n## quaymaster {name}\n");
     let about = command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();
     for paragraph in about.split("\n\n") {

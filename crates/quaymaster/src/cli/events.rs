@@ -81,7 +81,9 @@ pub(crate) async fn events(args: &EventsArgs) -> Done {
 /// The rows of a list of events, oldest first.
 pub(crate) fn event_rows(list: &Value, now: Timestamp, with_object: bool) -> Vec<Vec<String>> {
     let mut events: Vec<&Value> = list["items"].as_array().into_iter().flatten().collect();
-    events.sort_by_key(|event| last_seen(event).and_then(|at| Timestamp::parse(at).ok()));
+    // Instants are whole seconds; within one, versions tell what came first.
+    let version = |event: &Value| event["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse::<u64>().ok());
+    events.sort_by_key(|event| (last_seen(event).and_then(|at| Timestamp::parse(at).ok()), version(event)));
     events.into_iter().map(|event| row(event, now, with_object)).collect()
 }
 

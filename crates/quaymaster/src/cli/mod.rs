@@ -4,6 +4,7 @@
 //! which the tests snapshot. Commands decide nothing about services: that is the operator's. Start at [`Command`].
 
 mod cause;
+pub(crate) mod demo;
 pub(crate) mod describe;
 pub(crate) mod events;
 pub(crate) mod get;
@@ -12,6 +13,7 @@ pub(crate) mod intents;
 pub(crate) mod misc;
 pub(crate) mod plan;
 pub(crate) mod run;
+pub(crate) mod sim;
 pub(crate) mod status;
 pub(crate) mod store;
 pub(crate) mod target;
@@ -49,7 +51,9 @@ Exit codes:
 /// Everything the program can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Demo(demo::DemoArgs),
     Run(run::RunArgs),
+    Sim(sim::SimArgs),
     Validate(validate::ValidateArgs),
     Plan(plan::PlanArgs),
     Get(get::GetArgs),
@@ -188,7 +192,14 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn operate(args: run::RunArgs) -> ExitCode {
-    match wiring::run(args) {
+    let world = match args.world() {
+        Ok(world) => world,
+        Err(message) => {
+            output::note(&format!("error: {message}"));
+            return ExitCode::from(End::Invalid.code());
+        }
+    };
+    match wiring::run(args, world) {
         Ok(code) => code,
         Err(error) => {
             output::note(&format!("quaymaster: {}", chain(error.chain())));
@@ -200,6 +211,8 @@ fn operate(args: run::RunArgs) -> ExitCode {
 fn dispatch(command: Command) -> Done {
     match command {
         Command::Run(_) => Err(CliError::failed("`run` does not come this way")),
+        Command::Demo(args) => demo::demo(&args),
+        Command::Sim(args) => sim::sim(&args),
         Command::Validate(args) => validate::validate(&args),
         Command::Plan(args) => plan::plan(&args),
         Command::Get(args) => block_on(get::get(&args)),

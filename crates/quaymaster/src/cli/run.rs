@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use qm_api::spec::quantity::Duration;
+use qm_dockersim::World;
 
 use super::duration;
 use crate::client::DEFAULT_SOCKET;
+use crate::sandbox;
 
 /// Where Docker listens unless told otherwise.
 pub(crate) const DEFAULT_DOCKER_HOST: &str = "unix:///var/run/docker.sock";
@@ -20,21 +22,28 @@ pub(crate) const DEFAULT_DOCKER_HOST: &str = "unix:///var/run/docker.sock";
 Examples:
   quaymaster run --manifests ./manifests --data-dir ./data --socket ./quaymaster.sock
   quaymaster run --manifests prod=/srv/manifests --metrics 127.0.0.1:9180
-  quaymaster run --manifests /srv/manifests --observe")]
+  quaymaster run --manifests /srv/manifests --observe
+  quaymaster run --engine sim --manifests ./manifests --data-dir ./data --socket ./quaymaster.sock")]
 pub(crate) struct RunArgs {
     /// A folder of manifests, or NAME=DIR to give it a name; may be given several times
     #[arg(long, required = true, num_args = 1.., value_name = "DIR", value_parser = source)]
     pub(crate) manifests: Vec<qm_source::Spec>,
-    /// Where the operator keeps its store
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/quaymaster")]
-    pub(crate) data_dir: PathBuf,
+    /// Where the operator keeps its store [default: /var/lib/quaymaster; with --engine sim, /var/lib/quaymaster/sim]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// The unix socket to serve the API on
     #[arg(long, value_name = "PATH", env = "QUAYMASTER_SOCKET", default_value = DEFAULT_SOCKET)]
     pub(crate) socket: PathBuf,
     /// The address to serve Prometheus metrics on; none are served without it
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<SocketAddr>,
-    /// The Docker engine
+    /// What runs the containers; the simulated one is a sandbox in memory
+    #[arg(long, value_name = "ENGINE", value_enum, default_value_t = EngineKind::Docker)]
+    pub(crate) engine: EngineKind,
+    /// What the images and containers of the simulated engine do
+    #[arg(long, value_name = "FILE")]
+    world: Option<PathBuf>,
+    /// The Docker engine; the simulated one has no use for it
     #[arg(long, value_name = "URL", env = "DOCKER_HOST", default_value = DEFAULT_DOCKER_HOST)]
     pub(crate) docker_host: String,
     /// Tells this operator from others on the same engine
@@ -49,6 +58,37 @@ pub(crate) struct RunArgs {
     /// The form of the log
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
+}
+
+impl RunArgs {
+    /// Where the store is. A sandbox that nobody gave a folder keeps off the real one's.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        let own = match self.engine {
+            EngineKind::Docker => "/var/lib/quaymaster",
+            EngineKind::Sim => "/var/lib/quaymaster/sim",
+        };
+        self.data_dir.clone().unwrap_or_else(|| PathBuf::from(own))
+    }
+
+    /// The world of the simulated engine; the built-in one when none is named.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or that nobody would look at it.
+    pub(crate) fn world(&self) -> Result<World, String> {
+        match (self.engine, &self.world) {
+            (EngineKind::Docker, Some(_)) => Err("--world is for the simulated engine: add --engine sim".to_owned()),
+            (_, file) => sandbox::read_world(file.as_deref()),
+        }
+    }
+}
+
+/// What runs the containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineKind {
+    /// A Docker engine.
+    Docker,
+    /// A simulated one in this process, gone when it ends.
+    Sim,
 }
 
 /// The form of the log.

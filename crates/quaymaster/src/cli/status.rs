@@ -102,6 +102,7 @@ impl Screen {
         let message = cell(&engine["message"]);
         let message = if message.is_empty() { message } else { format!(": {message}") };
         self.line(&style.paint(Tone::Bad, &format!("engine: not reachable{since}{message}")));
+        self.line("      you can: start Docker; or try things out without it: quaymaster run --engine sim ..");
     }
 
     fn not_usable(&mut self, causes: &[Cause<'_>], now: Timestamp, style: Style) {

@@ -3,6 +3,7 @@
 mod commands;
 mod fake;
 mod offline;
+mod sandbox;
 mod wait;
 
 use std::path::Path;
