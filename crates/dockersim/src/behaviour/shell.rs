@@ -807,4 +807,14 @@ mod tests {
         assert_eq!(run("nc -lk -p 6379 -e true").3, [6379]);
         assert_eq!(run("trap 'exit 5' TERM; while :; do sleep 0.1; done").4, Some(5));
     }
+    #[test]
+    fn scripts_in_files_are_run() {
+        let mut files = Files::new();
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(Shell::new(&mut files, &[], true).top(&words("sh /srv/init.sh")), Some(2));
+        files
+            .insert("/srv/init.sh".to_owned(), file(b"#!/bin/sh\n# twice\nset -e\ntouch /tmp/done # now\nexec tail -f /dev/null\n", false));
+        assert_eq!(Shell::new(&mut files, &[], true).top(&words("sh /srv/init.sh")), None);
+        assert_eq!(Shell::new(&mut files, &[], true).top(&words("test -f /tmp/done")), Some(0));
+    }
 }
