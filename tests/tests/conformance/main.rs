@@ -1,6 +1,8 @@
-//! The conformance suite on the real daemon.
+//! The conformance suite on the real daemon, and on the simulator that must pass it too.
 //!
 //! `QM_CONFORMANCE_CASE=name` runs one case; `QM_TEST_DOCKER_HOST` names the engine.
+
+mod simulated;
 
 use qm_tests::conformance::{Area, random, run};
 use qm_tests::support::engine;

@@ -1,12 +1,10 @@
 //! The simulator as a subject: served over a unix socket by a thread of the test's own, so that the cases ask it as they ask the daemon.
-//!
-//! It is not compiled until the simulator is there: then `mod simulated;` in main.rs, and the dependency `qm-dockersim`.
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use qm_dockersim::{Engine, Options, Sim};
+use qm_dockersim::{Engine, Now, Options, Sim};
 use qm_tests::conformance::{Area, random, run};
 use qm_tests::support::http::Place;
 use qm_tests::support::{engine, wait};
@@ -21,10 +19,13 @@ fn place() -> Place {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be made");
             runtime.block_on(async {
-                // Whatever the simulator takes for a clock: here it is the machine's.
-                let clock = Arc::new(SystemTime::now);
+                let started = Instant::now();
+                let clock = Arc::new(move || Now {
+                    mono_ms: started.elapsed().as_millis() as u64,
+                    wall_ns: SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is right").as_nanos() as i64,
+                });
                 let sim = Sim::new(Engine::new(Options::default(), clock()), clock);
-                let (_, served) = tokio::join!(sim.run(), sim.serve_unix(listens));
+                let ((), served) = tokio::join!(sim.run(), sim.serve_unix(&listens));
                 served.expect("the simulator serves");
             });
         });
