@@ -43,7 +43,7 @@ pub(super) fn plan_slots(planner: &Planner<'_>, target: &Target, slots: BTreeMap
     free = free.saturating_sub(in_flight.len());
     for slot in &slots {
         // Only taking a container down that serves costs availability, so only that is rationed.
-        let costs = slot.keep.is_none_or(|k| k.state == RunState::Created) && slot.outdated.iter().any(|c| may_serve(planner, c));
+        let costs = slot.keep.is_none_or(|k| !healthy(planner, k)) && slot.outdated.iter().any(|c| may_serve(planner, c));
         let rationed = if costs && free == 0 && !planted(Mutant::AllAtOnce) {
             Some(Wait::Replicas { slots: in_flight.clone() })
         } else {
@@ -112,7 +112,7 @@ fn keep_container(planner: &Planner<'_>, slot: &Slot<'_>, keep: &Container, rati
     let mut old_gone: Vec<usize> = Vec::new();
     if should_start(planner, keep) {
         let mut waits = planner.start_waits(Some(keep.finished_at.unwrap_or(keep.created_at)));
-        waits.extend(rationed);
+        waits.extend(rationed.clone());
         if keep.state == RunState::Created && has_writes(planner) {
             let write = write_files(planner, slot.number, ContainerRef::Id(keep.id.clone()), new_or_missing(planner));
             before = vec![plan.push(Step { waits: waits.clone(), after: before, ..write })];
@@ -140,7 +140,8 @@ fn keep_container(planner: &Planner<'_>, slot: &Slot<'_>, keep: &Container, rati
     let mut renamed_after = Vec::new();
     for old in &slot.outdated {
         if old_gone.is_empty() {
-            renamed_after.extend(planner.remove(plan, old, Cause::Superseded, Vec::new(), Vec::new()));
+            // Somebody else started the new one: the old one stays as long as it is needed.
+            renamed_after.extend(planner.remove(plan, old, Cause::Superseded, rationed.iter().cloned().collect(), Vec::new()));
         } else {
             // It was stopped before the new one was started.
             let action = Action::RemoveContainer { container: old.id.clone() };
