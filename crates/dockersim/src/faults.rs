@@ -1,84 +1,149 @@
-//! What goes wrong between a client and the engine, decided from outside, call by call.
+//! What can go wrong between a client and the engine, and what was said between them.
 
 use serde_json::Value;
 
-/// A call as it arrives.
+use crate::Now;
+use crate::engine::event::Event;
+
+/// One call, as faults and observers see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// The connection, counted from 1.
+    /// The number of the connection, from 1.
     pub conn: u64,
     /// The method.
     pub method: String,
-    /// The path without version and query.
+    /// The path, without version and query.
     pub path: String,
-    /// The query, decoded and sorted: `a=1&b=2`.
+    /// The query in canonical form: sorted, JSON values with sorted keys.
     pub query: String,
-    /// How many calls with this method and path came before it, plus 1: so that a fault does not depend on unrelated traffic.
+    /// The how-manieth call this is with the same method, path, query and body, from 1. Counted while faults
+    /// or an observer are set.
     pub occurrence: u64,
-    /// Whether it may change the engine.
+    /// Whether it may change the engine: POST, PUT and DELETE, without those of `exec`, `wait` and `attach`.
     pub is_write: bool,
 }
 
-/// What goes wrong with a call.
+/// What happens to a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing.
     #[default]
     None,
-    /// It takes this much longer, before it takes effect.
+    /// It takes this long before anything happens; then comes the other fault.
     Delay {
-        /// Milliseconds.
+        /// How long.
         ms: u64,
+        /// And then?
+        then: Box<Fault>,
     },
-    /// The engine answers this and does nothing.
+    /// It is answered like this, and has no effect.
     Status {
         /// The status code.
         code: u16,
-        /// Its words.
+        /// The message.
         message: String,
     },
-    /// The connection breaks; nothing was done.
+    /// It has its effect, and is answered like this.
+    StatusAfter {
+        /// The status code.
+        code: u16,
+        /// The message.
+        message: String,
+    },
+    /// The connection is cut, without an effect.
     CutBefore,
-    /// It is done, and the connection breaks before the answer.
+    /// The connection is cut after the effect.
     CutAfter,
-    /// It is done, and the connection breaks in the middle of the answer.
+    /// The connection is cut within the body of the answer, after the effect.
     CutMidBody,
-    /// It is done, and no answer ever comes.
+    /// No answer ever comes, and there is no effect.
     Silent,
-    /// It is done, the answer begins and does not go on.
+    /// No answer ever comes, but there is an effect.
+    SilentAfter,
+    /// The head comes, the body never.
     SilentBody,
 }
 
-/// What happens to one event on its way to one follower.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+impl Fault {
+    /// A delay and nothing else.
+    pub fn delay(ms: u64) -> Self {
+        Self::Delay { ms, then: Box::default() }
+    }
+
+    /// All delays together, and what comes after them.
+    pub(crate) fn split(&self) -> (u64, &Self) {
+        let (mut total, mut fault) = (0_u64, self);
+        while let Self::Delay { ms, then } = fault {
+            total = total.saturating_add(*ms);
+            fault = then;
+        }
+        (total, fault)
+    }
+}
+
+/// What happens to an event on its way to one subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventFault {
     /// It arrives.
-    #[default]
     Pass,
     /// It is lost.
     Drop,
     /// It arrives twice.
     Double,
-    /// It arrives later, and others may overtake it.
-    Delay {
-        /// Milliseconds.
-        ms: u64,
-    },
+    /// It, and all that follow, arrive later.
+    DelayMs(u64),
+    /// It arrives after the one that follows it.
+    Swap,
+    /// The stream breaks instead.
+    Cut,
 }
 
-/// A call with what came of it, for logs. All of it is in canonical order.
-#[derive(Clone, Debug)]
+/// Decides about an event; the number is the subscriber's connection.
+pub type EventFaults = dyn Fn(&Event, u64) -> EventFault + Send + Sync;
+
+/// One exchange, told after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exchange {
+    /// When the answer was ready.
+    pub now: Now,
     /// The call.
     pub call: Call,
-    /// Its body: JSON with sorted keys, or how many bytes it had.
-    pub body: Value,
-    /// The status code; 0 when there was none.
+    /// The body, as JSON with sorted keys; the length where it is no JSON.
+    pub body: String,
+    /// The status code; 0 = none was sent.
     pub status: u16,
-    /// The answer: JSON with sorted keys, or what kind of stream it is.
-    pub answer: Value,
+    /// The answer in the same form; empty for streams.
+    pub answer: String,
     /// Whether it changed the engine.
     pub changed: bool,
     /// What went wrong.
     pub fault: Fault,
+}
+
+/// Bytes in a form that does not depend on the order of maps.
+pub(crate) fn canonical(bytes: &[u8]) -> String {
+    if bytes.is_empty() {
+        return String::new();
+    }
+    match serde_json::from_slice::<Value>(bytes) {
+        // Maps of serde_json are sorted; sorted again in case somebody turned that off.
+        Ok(value) => sorted(&value).to_string(),
+        Err(_) => match std::str::from_utf8(bytes) {
+            Ok(text) if bytes.len() <= 256 => text.to_owned(),
+            _ => format!("{} bytes", bytes.len()),
+        },
+    }
+}
+
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut pairs: Vec<_> = map.iter().map(|(k, v)| (k.clone(), sorted(v))).collect();
+            pairs.sort_by(|a, b| a.0.cmp(&b.0));
+            Value::Object(pairs.into_iter().collect())
+        }
+        // Lists of ports and volumes come from maps of the client.
+        Value::Array(list) => Value::Array(list.iter().map(sorted).collect()),
+        other => other.clone(),
+    }
 }

@@ -7,6 +7,7 @@
 //! It must never do what a real daemon (20.10.24, API 1.41) was not seen doing; what is not served answers 501 and stands in
 //! `NOT_SERVED.md`. Start at [`Sim`] or, without IO, at [`Engine::handle`].
 
+// The long JSON documents of the daemon are written with one macro call each.
 #![recursion_limit = "256"]
 
 pub mod behaviour;

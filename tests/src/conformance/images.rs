@@ -1,85 +1,122 @@
-//! Images: what is known of them, their tags, and pulls that cannot work.
+//! Images. No case makes or removes one: other tests need them. Tags of the case's own are enough.
 
 use serde_json::{Value, json};
 
-use super::subject::{Subject, has, text};
-use super::{Area, Case};
+use super::Case;
+use super::subject::{IMAGE, Subject, has, text};
 
 pub(super) const CASES: &[Case] = &[
-    Case { area: Area::Images, name: "image-inspect", run: inspect },
-    Case { area: Area::Images, name: "image-list", run: list },
-    Case { area: Area::Images, name: "image-tag", run: tag },
-    Case { area: Area::Images, name: "image-in-use", run: in_use },
-    Case { area: Area::Images, name: "image-pull-fails", run: pull_fails },
+    ("image-shown", shown),
+    ("image-references", references),
+    ("image-list", list),
+    ("image-tag", tag),
+    ("image-tag-refused", tag_refused),
+    ("image-in-use", in_use),
+    ("image-untag", untag),
+    ("image-history", history),
+    ("image-pull-fails", pull_fails),
 ];
 
-fn inspect(s: &Subject) {
-    let shown = s.get("/images/busybox:local/json").ok(200);
-    has(&shown, &json!({ "RepoTags": ["busybox:local"], "RepoDigests": [], "Os": "linux", "Architecture": "amd64", "Parent": "" }));
-    has(&shown["Config"], &json!({ "Env": null, "Entrypoint": null, "Volumes": null, "Labels": null }));
-    assert!(shown["Config"].get("Healthcheck").is_none(), "{shown}");
-    assert!(shown["Size"].as_u64().is_some_and(|n| n > 0), "{shown}");
-    let id = text(&shown["Id"]);
-    let digits = id.strip_prefix("sha256:").expect("an id is a digest");
-    for by in [id.as_str(), digits, &digits[..12], "docker.io/library/busybox:local", "library/busybox:local"] {
-        has(&s.get(&format!("/images/{by}/json")).ok(200), &json!({ "Id": id }));
+fn image(s: &Subject) -> Value {
+    s.get(&format!("/images/{IMAGE}/json")).ok(200)
+}
+
+fn shown(s: &Subject) {
+    let shown = image(s);
+    assert!(text(&shown["Id"]).starts_with("sha256:") && text(&shown["Id"]).len() == 71);
+    assert!(shown["RepoTags"].as_array().is_some_and(|t| t.contains(&IMAGE.into())), "{shown}");
+    has(&shown, &json!({ "RepoDigests": [], "Parent": "", "Architecture": "amd64", "Os": "linux", "RootFS": { "Type": "layers" } }));
+    assert!(shown["Size"].as_u64().is_some_and(|n| n > 0) && shown["Size"] == shown["VirtualSize"], "{shown}");
+    assert_eq!(shown["Config"].get("Healthcheck"), None);
+    assert!(shown["Created"].is_string());
+}
+
+fn references(s: &Subject) {
+    let id = text(&image(s)["Id"]);
+    let hex = &id["sha256:".len()..];
+    for reference in [&id[..], hex, &hex[..12], &id[..20]] {
+        assert_eq!(s.get(&format!("/images/{reference}/json")).ok(200)["Id"], json!(id), "{reference}");
     }
-    s.get("/images/conf-nothing/json").refused(404, "no such image: conf-nothing: No such image: conf-nothing:latest");
-    s.get("/images/conf-nothing:1/json").refused(404, "no such image: conf-nothing:1: No such image: conf-nothing:1");
-    s.get("/images/busybox:nothing/json").refused(404, "no such image: busybox:nothing: No such image: busybox:nothing");
-    s.get("/images/UPPER/json").refused(400, "no such image: UPPER: invalid reference format: repository name must be lowercase");
-    // The other image is another one.
-    assert_ne!(s.get("/images/busybox:two/json").ok(200)["Id"], shown["Id"]);
+    s.get("/images/conf-nonesuch/json").refused(404, "no such image: conf-nonesuch: No such image: conf-nonesuch:latest");
+    s.get("/images/conf-nonesuch:1/json").refused(404, "no such image: conf-nonesuch:1: No such image: conf-nonesuch:1");
+    let upper = "no such image: BAD: invalid reference format: repository name must be lowercase";
+    s.get("/images/BAD/json").refused(400, upper);
 }
 
 fn list(s: &Subject) {
-    let list = s.filtered("/images/json", &json!({ "reference": ["busybox:local"] })).ok(200);
-    let id = s.get("/images/busybox:local/json").ok(200)["Id"].clone();
-    has(&list, &json!([{ "Id": id, "RepoTags": ["busybox:local"], "Containers": -1, "Labels": null, "ParentId": "" }]));
-    let both = s.filtered("/images/json", &json!({ "reference": ["busybox"] })).ok(200);
-    let tags: Vec<&Value> = both.as_array().into_iter().flatten().flat_map(|i| i["RepoTags"].as_array()).flatten().collect();
-    assert!(tags.contains(&&json!("busybox:local")) && tags.contains(&&json!("busybox:two")), "{both}");
-    assert_eq!(s.filtered("/images/json", &json!({ "reference": ["conf-nothing"] })).ok(200), json!([]));
+    let id = text(&image(s)["Id"]);
+    s.post(&format!("/images/{IMAGE}/tag?repo={}&tag=one", s.name("i"))).empty(201);
+    s.post(&format!("/images/{IMAGE}/tag?repo={}&tag=two", s.name("i"))).empty(201);
+    let find = |reference: String| s.filtered("/images/json", &json!({ "reference": [reference] })).ok(200);
+    let both = find(s.name("i"));
+    let entry = json!({ "Id": id, "Containers": -1, "ParentId": "", "SharedSize": -1, "Labels": null, "RepoDigests": null });
+    has(&both[0], &entry);
+    assert_eq!(both[0]["RepoTags"], json!([format!("{}:one", s.name("i")), format!("{}:two", s.name("i"))]));
+    assert_eq!(find(format!("{}:two", s.name("i")))[0]["RepoTags"], json!([format!("{}:two", s.name("i"))]));
+    assert_eq!(find("conf-nonesuch".to_owned()), json!([]));
+    let all = s.get("/images/json").ok(200);
+    let ours = all.as_array().into_iter().flatten().find(|i| i["Id"] == json!(id)).cloned().unwrap_or_default();
+    assert!(ours["RepoTags"].as_array().is_some_and(|t| t.contains(&IMAGE.into())), "{all}");
+    let dangling = s.filtered("/images/json", &json!({ "dangling": ["true"] })).ok(200);
+    assert!(dangling.as_array().is_some_and(|l| l.iter().all(|i| i["Id"] != json!(id))), "{dangling}");
 }
 
 fn tag(s: &Subject) {
-    let repository = s.name("image");
-    let reference = format!("{repository}:1");
-    s.post(&format!("/images/busybox:local/tag?repo={repository}&tag=1")).empty(201);
-    let id = s.get("/images/busybox:local/json").ok(200)["Id"].clone();
-    has(&s.get(&format!("/images/{reference}/json")).ok(200), &json!({ "Id": id }));
-    let container = s.create("a", json!({ "Image": reference }));
-    has(&s.inspect(&container), &json!({ "Image": id, "Config": { "Image": reference } }));
-    // A tag moves to another image, and the container keeps its own.
-    s.post(&format!("/images/busybox:two/tag?repo={repository}&tag=1")).empty(201);
-    assert_ne!(s.get(&format!("/images/{reference}/json")).ok(200)["Id"], id);
-    has(&s.inspect(&container), &json!({ "Image": id, "Config": { "Image": reference } }));
-    assert_eq!(s.delete(&format!("/images/{reference}")).ok(200), json!([{ "Untagged": reference }]));
-    s.delete(&format!("/images/{reference}")).refused(404, &format!("No such image: {reference}"));
-    s.post(&format!("/images/conf-nothing/tag?repo={repository}&tag=1")).refused(404, "No such image: conf-nothing:latest");
-    // A container whose image has lost its name lists the image's id.
-    let listed = s.filtered("/containers/json?all=1", &json!({ "id": [container] })).ok(200);
-    has(&listed, &json!([{ "ImageID": id }]));
+    s.post(&format!("/images/{IMAGE}/tag?repo={}", s.name("i"))).empty(201);
+    let tagged = s.get(&format!("/images/{}/json", s.name("i"))).ok(200);
+    assert_eq!(tagged["Id"], image(s)["Id"]);
+    let container = s.create("a", json!({ "Image": s.name("i") }));
+    has(&s.inspect(&container), &json!({ "Image": tagged["Id"], "Config": { "Image": s.name("i") } }));
+    // A tag moves.
+    s.post(&format!("/images/busybox:two/tag?repo={}&tag=latest", s.name("i"))).empty(201);
+    let moved = s.get(&format!("/images/{}:latest/json", s.name("i"))).ok(200);
+    assert_eq!(moved["Id"], s.get("/images/busybox:two/json").ok(200)["Id"]);
+    assert_eq!(s.inspect(&container)["Image"], tagged["Id"]);
+    // What the container was made from has no such name any more, so the list shows its id.
+    let list = s.filtered("/containers/json?all=1", &json!({ "id": [container] })).ok(200);
+    has(&list[0], &json!({ "Image": tagged["Id"], "ImageID": tagged["Id"] }));
+}
+
+fn tag_refused(s: &Subject) {
+    s.post("/images/conf-nonesuch/tag?repo=conf-x&tag=1").refused(404, "No such image: conf-nonesuch:latest");
+    let upper = "invalid reference format: repository name must be lowercase";
+    s.post(&format!("/images/{IMAGE}/tag?repo=BAD&tag=1")).refused(500, upper);
+    s.post(&format!("/images/{IMAGE}/tag")).refused(500, "invalid reference format");
 }
 
 fn in_use(s: &Subject) {
-    let repository = s.name("image");
-    s.post(&format!("/images/busybox:local/tag?repo={repository}&tag=1")).empty(201);
-    let id = s.start("a", json!({ "Image": format!("{repository}:1") }));
-    // One of several names can go, though a container was made by it.
-    assert_eq!(s.delete(&format!("/images/{repository}:1")).ok(200), json!([{ "Untagged": format!("{repository}:1") }]));
-    has(&s.inspect(&id), &json!({ "State": { "Status": "running" } }));
-    // By its id an image that a running container uses cannot go.
-    let image = text(&s.inspect(&id)["Image"]);
-    let short = &image["sha256:".len()..][..12];
-    s.delete(&format!("/images/{image}"))
-        .refused_with(409, &format!("conflict: unable to delete {short} (cannot be forced) - image is being used by running container "));
+    let id = text(&image(s)["Id"]);
+    s.create("a", json!({}));
+    // Others may use it too, and it may have more names: the reason differs, the refusal does not.
+    let short = &id["sha256:".len()..][..12];
+    s.delete(&format!("/images/{id}")).refused_like(409, &[&format!("conflict: unable to delete {short} (must be forced) - image is ")]);
+    let running = s.start("b", json!({}));
+    s.delete(&format!("/images/{id}")).refused_like(409, &[&format!("conflict: unable to delete {short} ("), " - image is "]);
+    s.act(&running, "kill").empty(204);
 }
 
+fn untag(s: &Subject) {
+    let name = format!("{}:one", s.name("i"));
+    s.post(&format!("/images/{IMAGE}/tag?repo={}&tag=one", s.name("i"))).empty(201);
+    s.create("a", json!({ "Image": name }));
+    assert_eq!(s.delete(&format!("/images/{name}")).ok(200), json!([{ "Untagged": name }]));
+    s.delete(&format!("/images/{name}")).refused(404, &format!("No such image: {name}"));
+    s.delete("/images/conf-nonesuch").refused(404, "No such image: conf-nonesuch:latest");
+    image(s);
+}
+
+fn history(s: &Subject) {
+    let shown = image(s);
+    let history = s.get(&format!("/images/{IMAGE}/history")).ok(200);
+    has(&history[0], &json!({ "Id": shown["Id"], "Size": shown["Size"] }));
+    assert!(history[0]["Tags"].as_array().is_some_and(|t| t.contains(&IMAGE.into())), "{history}");
+    s.get("/images/conf-nonesuch/history").refused(404, "No such image: conf-nonesuch:latest");
+}
+
+/// A registry that is not there is a plain refusal, not a stream.
 fn pull_fails(s: &Subject) {
-    // Nobody listens there: the engine answers before it streams anything.
-    let refused = s.post("/images/create?fromImage=localhost:1/nothing&tag=1");
-    refused.refused(500, "Get \"http://localhost:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused");
-    s.post("/images/create?fromImage=UPPER&tag=1").refused(400, "invalid reference format: repository name must be lowercase");
-    s.get("/images/localhost:1/nothing:1/json").refused(404, "no such image: localhost:1/nothing:1: No such image: localhost:1/nothing:1");
+    let reply = s.post("/images/create?fromImage=localhost:1/conf-nonesuch&tag=1");
+    reply.refused_like(500, &["http://localhost:1/v2/", "connection refused"]);
+    let upper = "invalid reference format: repository name must be lowercase";
+    s.post("/images/create?fromImage=BAD&tag=1").refused(400, upper);
 }

@@ -1,75 +1,87 @@
-//! What every Docker Engine answers that Quaymaster talks to: one closed table of cases that the real daemon passes and that the
-//! simulator has to pass too. A simulator is worth as much as this table covers.
+//! What a Docker Engine promises: cases that the real daemon (20.10.24, API 1.41) passes and that the simulator has to pass too.
 //!
-//! A case knows nothing of which engine it asks; what it expects was read from dockerd 20.10.24 (API 1.41). It asserts status codes,
-//! the messages and fields that clients read, and never how long something takes. Start at [`run`]; a case is a `fn(&Subject)`.
+//! A case knows nothing of the engine that it asks. What it expects was read from the real daemon, never remembered: status codes, the
+//! messages and fields that clients read, the order of events; never how long something takes. A case makes only things whose names
+//! start with its own prefix, and all of them are gone when it ends. Start at [`AREAS`].
 
-mod containers;
+mod archive;
+mod change;
+mod create;
 mod events;
+mod exec;
+mod health;
 mod images;
-mod lives;
+mod life;
+mod list;
+mod logs;
+mod names;
 mod networks;
+mod policy;
 pub mod random;
-pub mod subject;
+mod recorder;
+mod subject;
 mod system;
 mod volumes;
+mod wait;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::support::http::Place;
-use subject::Subject;
+pub use recorder::Recorder;
+pub use subject::{Reply, Subject};
 
-/// Runs the only case that is named so, of all areas.
+/// Runs only the cases whose names have this in them.
 pub const ONLY: &str = "QM_CONFORMANCE_CASE";
 
-/// What a case is about; each area is one file of cases, or two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Area {
-    /// Version, info, ping, paths.
-    System,
-    /// Containers: what they look like and how they live.
-    Containers,
-    /// Networks and who is on them.
-    Networks,
-    /// Volumes.
-    Volumes,
-    /// Images and pulls.
-    Images,
-    /// The stream of events.
-    Events,
-}
+/// A name, which becomes a part of all names that the case makes, and what is to be shown.
+pub type Case = (&'static str, fn(&Subject));
 
-/// One promise of an engine.
+/// Cases about one thing.
 #[derive(Clone, Copy, Debug)]
-pub struct Case {
-    /// What it is about.
-    pub area: Area,
-    /// Its name, which is part of the names of all that it makes.
+pub struct Area {
+    /// What they are about.
     pub name: &'static str,
-    /// Panics where the engine does not keep the promise.
-    pub run: fn(&Subject),
+    /// The cases, in the order in which they run.
+    pub cases: &'static [Case],
 }
 
-/// All cases.
-pub fn cases() -> impl Iterator<Item = &'static Case> {
-    [system::CASES, containers::CASES, lives::CASES, networks::CASES, volumes::CASES, images::CASES, events::CASES].into_iter().flatten()
-}
+/// All cases there are.
+pub const AREAS: &[Area] = &[
+    Area { name: "system", cases: system::CASES },
+    Area { name: "create", cases: create::CASES },
+    Area { name: "life", cases: life::CASES },
+    Area { name: "change", cases: change::CASES },
+    Area { name: "list", cases: list::CASES },
+    Area { name: "names", cases: names::CASES },
+    Area { name: "wait", cases: wait::CASES },
+    Area { name: "logs", cases: logs::CASES },
+    Area { name: "exec", cases: exec::CASES },
+    Area { name: "archive", cases: archive::CASES },
+    Area { name: "policy", cases: policy::CASES },
+    Area { name: "health", cases: health::CASES },
+    Area { name: "networks", cases: networks::CASES },
+    Area { name: "volumes", cases: volumes::CASES },
+    Area { name: "images", cases: images::CASES },
+    Area { name: "events", cases: events::CASES },
+];
 
-/// Runs all cases of an area, each to its own end, so that one failure does not hide the next.
+/// Runs the cases of an area, each to its own end, so that one failure hides no other.
 ///
 /// # Panics
-/// When a case failed; the message names all that did.
-pub fn run(place: &Place, area: Area) {
-    let only = std::env::var(ONLY).ok();
+/// When a case failed; the message has all that did.
+pub fn run(place: &Place, area: &str) {
+    let cases = AREAS.iter().find(|a| a.name == area).unwrap_or_else(|| panic!("there is no area {area}")).cases;
+    let only = std::env::var(ONLY).unwrap_or_default();
     let mut failed = Vec::new();
-    for case in cases().filter(|c| c.area == area && only.as_ref().is_none_or(|name| c.name == name)) {
-        let subject = Subject::new(place.clone(), case.name);
-        if let Err(why) = catch_unwind(AssertUnwindSafe(|| (case.run)(&subject))) {
-            let why = why.downcast_ref::<String>().cloned().or_else(|| why.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-            failed.push(format!("{}: {}", case.name, why.unwrap_or_default()));
+    for (name, case) in cases.iter().filter(|(name, _)| name.contains(&only)) {
+        let subject = Subject::new(place.clone(), name);
+        if let Err(cause) = catch_unwind(AssertUnwindSafe(|| case(&subject))) {
+            let text = cause.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| cause.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
+            failed.push(format!("{name}: {text}"));
         }
     }
-    assert!(failed.is_empty(), "{} cases of {area:?} failed:\n\n{}", failed.len(), failed.join("\n\n"));
+    assert!(failed.is_empty(), "{} of {} cases of {area} failed:\n\n{}", failed.len(), cases.len(), failed.join("\n\n"));
 }
 
 #[cfg(test)]
@@ -79,11 +91,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique_and_can_be_part_of_names() {
+    fn names_are_there_once_and_can_be_part_of_names() {
         let mut seen = BTreeSet::new();
-        for case in cases() {
-            assert!(seen.insert(case.name), "{} is there twice", case.name);
-            assert!(case.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", case.name);
+        for (name, _) in AREAS.iter().flat_map(|a| a.cases) {
+            assert!(seen.insert(name), "{name} is there twice");
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{name} cannot be part of a name");
         }
     }
 }

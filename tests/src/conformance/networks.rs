@@ -1,288 +1,353 @@
-//! Networks: made, found, joined, left, removed; and who gets which address.
+//! Networks, and containers in them.
+
+use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
-use super::subject::{Subject, has, is_id, text};
-use super::{Area, Case};
+use super::Case;
+use super::subject::{Subject, has, is_id, keys, text};
 
 pub(super) const CASES: &[Case] = &[
-    Case { area: Area::Networks, name: "network-create", run: create },
-    Case { area: Area::Networks, name: "network-default-subnet", run: default_subnet },
-    Case { area: Area::Networks, name: "network-refused", run: refused },
-    Case { area: Area::Networks, name: "network-list", run: list },
-    Case { area: Area::Networks, name: "network-remove", run: remove },
-    Case { area: Area::Networks, name: "network-connect", run: connect },
-    Case { area: Area::Networks, name: "network-connect-refused", run: connect_refused },
-    Case { area: Area::Networks, name: "network-disconnect", run: disconnect },
-    Case { area: Area::Networks, name: "network-addresses", run: addresses },
-    Case { area: Area::Networks, name: "network-prune", run: prune },
-    Case { area: Area::Networks, name: "network-modes", run: modes },
+    ("network-shown", shown),
+    ("network-settings", settings),
+    ("network-double", double),
+    ("network-overlap", overlap),
+    ("network-refused", refused),
+    ("network-list", list),
+    ("network-named", named),
+    ("network-remove", remove),
+    ("network-in-use", in_use),
+    ("network-join", join),
+    ("network-late-join", late_join),
+    ("network-connect", connect),
+    ("network-connect-refused", connect_refused),
+    ("network-disconnect", disconnect),
+    ("network-fixed-address", fixed_address),
+    ("network-addresses", addresses),
+    ("network-stopped", stopped),
+    ("network-gone", gone),
+    ("network-prune", prune),
 ];
 
-/// IPAM with one subnet.
-fn subnet(subnet: &str) -> Value {
-    json!({ "IPAM": { "Config": [{ "Subnet": subnet }] } })
-}
-
-/// A container on a network by its name.
-fn on(network: &str) -> Value {
-    json!({ "HostConfig": { "NetworkMode": network } })
-}
-
-fn create(s: &Subject) {
-    let name = s.name("net");
-    let body = json!({
-        "Name": name, "CheckDuplicate": true, "Driver": "bridge", "Internal": true, "Attachable": true,
-        "IPAM": { "Config": [{ "Subnet": "10.251.2.0/24", "Gateway": "10.251.2.9" }] },
-        "Options": { "com.docker.network.driver.mtu": "1400" }, "Labels": { "a": "1" },
-    });
-    let made = s.send("/networks/create", &body).ok(201);
+fn shown(s: &Subject) {
+    let made = s.try_network("n", json!({})).ok(201);
+    assert_eq!(keys(&made), ["Id", "Warning"]);
     assert_eq!(made["Warning"], "");
     let id = text(&made["Id"]);
-    assert!(is_id(&id), "{id}");
-    for by in [&name, &id, &id[..12]] {
-        has(
-            &s.get(&format!("/networks/{by}")).ok(200),
-            &json!({
-                "Name": name, "Id": id, "Scope": "local", "Driver": "bridge", "EnableIPv6": false, "Internal": true, "Attachable": true,
-                "Ingress": false, "ConfigOnly": false, "ConfigFrom": { "Network": "" }, "Containers": {},
-                "IPAM": { "Driver": "default", "Options": null, "Config": [{ "Subnet": "10.251.2.0/24", "Gateway": "10.251.2.9" }] },
-                "Options": { "com.docker.network.driver.mtu": "1400" }, "Labels": { "a": "1" },
-            }),
-        );
-    }
+    assert!(is_id(&id));
     let shown = s.get(&format!("/networks/{id}")).ok(200);
-    assert!(shown["Created"].as_str().is_some_and(|c| c > "2020"), "{shown}");
+    let wanted = json!({
+        "Name": s.name("n"), "Id": id, "Scope": "local", "Driver": "bridge", "EnableIPv6": false, "Internal": false,
+        "Attachable": false, "Ingress": false, "ConfigFrom": { "Network": "" }, "ConfigOnly": false, "Containers": {}, "Options": {},
+        "Labels": {}, "IPAM": { "Driver": "default", "Options": null },
+    });
+    has(&shown, &wanted);
+    // A subnet that was not asked for comes with its gateway.
+    let config = &shown["IPAM"]["Config"];
+    assert_eq!((config.as_array().map(Vec::len), keys(&config[0])), (Some(1), vec!["Gateway", "Subnet"]));
+    let subnet = text(&config[0]["Subnet"]);
+    assert!(subnet.split_once('/').is_some_and(|(net, _)| net.parse::<Ipv4Addr>().is_ok()), "{config}");
+    assert!(text(&config[0]["Gateway"]).parse::<Ipv4Addr>().is_ok(), "{config}");
+    assert!(shown["Created"].is_string());
 }
 
-fn default_subnet(s: &Subject) {
-    let id = s.network("net", json!({}));
-    let shown = s.get(&format!("/networks/{id}")).ok(200);
-    has(&shown, &json!({ "Internal": false, "Attachable": false, "Options": {}, "Labels": {} }));
-    // A subnet of the engine's own, and the first address in it for the gateway.
-    let config = &shown["IPAM"]["Config"][0];
-    let (address, _) = text(&config["Subnet"]).split_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).expect("a subnet");
-    let (stem, last) = address.rsplit_once('.').expect("an address");
-    let first = format!("{stem}.{}", last.parse::<u8>().expect("a number") + 1);
-    // Some engines show the gateway with the subnet's length; this one only after a start of the daemon.
-    assert_eq!(text(&config["Gateway"]).split('/').next(), Some(first.as_str()), "{config}");
-    // Two networks never share a subnet.
-    let other = s.network("other", json!({}));
-    assert_ne!(s.get(&format!("/networks/{other}")).ok(200)["IPAM"]["Config"][0]["Subnet"], config["Subnet"]);
+fn settings(s: &Subject) {
+    let net = s.subnet(1);
+    let patch = json!({
+        "Internal": true, "Attachable": true, "Labels": { "a": "b" }, "Options": { "com.docker.network.bridge.enable_icc": "true" },
+        "IPAM": { "Config": [{ "Subnet": format!("{net}.0/24"), "Gateway": format!("{net}.9") }] },
+    });
+    let shown = s.get(&format!("/networks/{}", s.network("n", patch.clone()))).ok(200);
+    has(&shown, &patch);
+    assert_eq!(shown["Labels"], patch["Labels"]);
+    // A gateway that was not asked for is not shown, and there nevertheless.
+    let net = s.subnet(2);
+    let id = s.network("m", json!({ "IPAM": { "Config": [{ "Subnet": format!("{net}.0/24") }] } }));
+    assert_eq!(s.get(&format!("/networks/{id}")).ok(200)["IPAM"]["Config"], json!([{ "Subnet": format!("{net}.0/24") }]));
+    let container = s.start("a", json!({ "HostConfig": { "NetworkMode": s.name("m") } }));
+    has(&endpoint(s, &container, "m"), &json!({ "Gateway": format!("{net}.1"), "IPAddress": format!("{net}.2") }));
+}
+
+fn double(s: &Subject) {
+    let first = s.network("n", json!({}));
+    s.try_network("n", json!({})).refused(409, &format!("network with name {} already exists", s.name("n")));
+    assert_eq!(s.get(&format!("/networks/{}", s.name("n"))).ok(200)["Id"], json!(first));
+}
+
+fn overlap(s: &Subject) {
+    let net = s.subnet(3);
+    s.network("n", json!({ "IPAM": { "Config": [{ "Subnet": format!("{net}.0/24") }] } }));
+    let other = s.try_network("m", json!({ "IPAM": { "Config": [{ "Subnet": format!("{net}.128/25") }] } }));
+    other.refused(403, "Pool overlaps with other one on this address space");
+    s.get(&format!("/networks/{}", s.name("m"))).ok(404);
 }
 
 fn refused(s: &Subject) {
-    let name = s.name("net");
-    let id = s.network("net", subnet("10.251.3.0/24"));
-    let make = |patch: Value| {
-        let mut body = json!({ "Name": s.name("other"), "CheckDuplicate": true, "Driver": "bridge" });
-        super::subject::merge(&mut body, patch);
-        s.send("/networks/create", &body)
-    };
-    make(json!({ "Name": name })).refused(409, &format!("network with name {name} already exists"));
-    make(json!({ "Driver": "nonsense" })).refused(404, "plugin \"nonsense\" not found");
-    let overlap = make(subnet("10.251.3.128/25"));
-    overlap.refused(403, "Pool overlaps with other one on this address space");
-    make(subnet("nonsense")).refused(500, "Invalid subnet nonsense : invalid CIDR address: nonsense");
-    make(json!({ "IPAM": { "Config": [{ "Subnet": "10.251.4.0/24", "Gateway": "10.251.5.1" }] } }))
-        .refused(500, "failed to allocate gateway (10.251.5.1): Requested address is out of range");
-    for reserved in ["bridge", "host", "none"] {
-        make(json!({ "Name": reserved })).refused(403, &format!("operation is not permitted on predefined {reserved} network "));
-    }
-    // Without the check for duplicates a name can be there twice.
-    let twice = make(json!({ "Name": name, "CheckDuplicate": false }));
-    s.owes(&text(&twice.ok(201)["Id"]));
-    s.get(&format!("/networks/{name}")).refused(400, &format!("2 matches found based on name: network {name} is ambiguous"));
-    has(&s.get(&format!("/networks/{id}")).ok(200), &json!({ "Id": id }));
+    let ipam = |config: Value| json!({ "IPAM": { "Config": [config] } });
+    let bad = "Invalid subnet 10.211.0 : invalid CIDR address: 10.211.0";
+    s.try_network("n", ipam(json!({ "Subnet": "10.211.0" }))).refused(500, bad);
+    let net = s.subnet(4);
+    let gateway = s.try_network("n", ipam(json!({ "Subnet": format!("{net}.0/24"), "Gateway": "10.99.0.1" })));
+    gateway.refused(500, "failed to allocate gateway (10.99.0.1): Requested address is out of range");
+    s.try_network("n", json!({ "Driver": "nonesuch" })).refused(404, "plugin \"nonesuch\" not found");
+    s.try_network("n", json!({ "Driver": "host" })).refused(403, "only one instance of \"host\" network is allowed");
+    s.send("/networks/create", &json!({})).refused(500, "invalid name: ");
+    s.send("/networks/create", &json!({ "Name": "host" })).refused(403, "operation is not permitted on predefined host network ");
+    s.get(&format!("/networks/{}", s.name("n"))).refused(404, &format!("network {} not found", s.name("n")));
+}
+
+/// The parts of the names of the case's networks that are listed.
+#[track_caller]
+fn parts(s: &Subject, filters: &Value) -> Vec<String> {
+    let list = s.filtered("/networks", filters).ok(200);
+    let names = list.as_array().into_iter().flatten().map(|n| text(&n["Name"]));
+    let mut parts: Vec<String> = names.filter_map(|n| n.strip_prefix(s.prefix()).map(str::to_owned)).collect();
+    parts.sort();
+    parts
 }
 
 fn list(s: &Subject) {
-    let label = s.name("label");
-    let a = s.network("a", json!({ "Labels": { label.clone(): "x" } }));
-    let b = s.network("b", json!({ "Labels": { label.clone(): "y" }, "Internal": true }));
-    let found = |filters: Value| -> Vec<String> {
-        let list = s.filtered("/networks", &filters).ok(200);
-        let mut names: Vec<String> = list.as_array().into_iter().flatten().map(|n| text(&n["Name"])).collect();
-        names.sort();
-        names.into_iter().map(|n| n.trim_start_matches(s.prefix()).to_owned()).collect()
-    };
-    assert_eq!(found(json!({ "label": [label] })), ["a", "b"]);
-    assert_eq!(found(json!({ "label": [format!("{label}=y")] })), ["b"]);
-    assert_eq!(found(json!({ "name": [s.prefix()] })), ["a", "b"]);
-    assert_eq!(found(json!({ "id": [a] })), ["a"]);
-    assert_eq!(found(json!({ "driver": ["bridge"], "name": [s.name("a")] })), ["a"]);
-    assert!(found(json!({ "driver": ["host"] })).contains(&"host".to_owned()));
-    assert!(!found(json!({ "type": ["custom"] })).contains(&"host".to_owned()));
-    assert!(found(json!({ "type": ["builtin"] })).contains(&"none".to_owned()));
-    assert_eq!(found(json!({ "dangling": ["true"], "name": [s.prefix()] })), ["a", "b"]);
-    // The list says nothing of containers.
-    s.start("c", on(&s.name("b")));
-    let list = s.filtered("/networks", &json!({ "id": [b] })).ok(200);
-    has(&list, &json!([{ "Id": b, "Name": s.name("b"), "Internal": true, "Containers": {}, "Labels": { label: "y" } }]));
+    let key = s.name("key");
+    let a = s.network("a", json!({ "Labels": { key.as_str(): "1" } }));
+    s.network("b", json!({ "Labels": { key.as_str(): "2" }, "Internal": true }));
+    s.start("c", json!({ "HostConfig": { "NetworkMode": s.name("a") } }));
+    assert_eq!(parts(s, &json!({})), ["a", "b"]);
+    assert_eq!(parts(s, &json!({ "label": [key] })), ["a", "b"]);
+    assert_eq!(parts(s, &json!({ "label": [format!("{key}=2")] })), ["b"]);
+    assert_eq!(parts(s, &json!({ "name": [s.name("a")] })), ["a"]);
+    assert_eq!(parts(s, &json!({ "name": [s.prefix()] })), ["a", "b"]);
+    assert_eq!(parts(s, &json!({ "id": [a] })), ["a"]);
+    assert_eq!(parts(s, &json!({ "driver": ["bridge"] })), ["a", "b"]);
+    assert_eq!(parts(s, &json!({ "driver": ["null"] })), [""; 0]);
+    assert_eq!(parts(s, &json!({ "type": ["custom"] })), ["a", "b"]);
+    assert_eq!(parts(s, &json!({ "type": ["builtin"] })), [""; 0]);
+    assert_eq!(parts(s, &json!({ "scope": ["local"] })), ["a", "b"]);
+    // The list is filtered before the containers in the networks are looked up: all of them are dangling.
+    assert_eq!(parts(s, &json!({ "dangling": ["true"] })), ["a", "b"]);
+    assert_eq!(parts(s, &json!({ "dangling": ["false"] })), [""; 0]);
+    // The list does not say who is in them; only inspecting does.
+    let entry = s.filtered("/networks", &json!({ "id": [a] })).ok(200);
+    assert_eq!(entry[0]["Containers"], json!({}));
+    let all = s.get("/networks").ok(200);
+    let builtin = |name: &str, driver: &str| all.as_array().into_iter().flatten().any(|n| n["Name"] == name && n["Driver"] == driver);
+    assert!(builtin("none", "null") && builtin("host", "host"), "{all}");
+}
+
+fn named(s: &Subject) {
+    let id = s.network("n", json!({}));
+    for reference in [&id[..], &id[..12], &s.name("n")] {
+        assert_eq!(s.get(&format!("/networks/{reference}")).ok(200)["Id"], json!(id), "{reference}");
+    }
+    s.get("/networks/conf-nonesuch").refused(404, "network conf-nonesuch not found");
 }
 
 fn remove(s: &Subject) {
-    let name = s.name("net");
-    let id = s.network("net", json!({}));
-    let c = s.start("c", on(&name));
-    let endpoint = text(&s.inspect(&c)["NetworkSettings"]["Networks"][&name]["EndpointID"]);
-    let shown = s.get(&format!("/networks/{id}")).ok(200);
-    let address = text(&s.inspect(&c)["NetworkSettings"]["Networks"][&name]["IPAddress"]);
-    has(&shown["Containers"][&c], &json!({ "Name": s.name("c"), "EndpointID": endpoint, "IPv6Address": "" }));
-    assert!(text(&shown["Containers"][&c]["IPv4Address"]).starts_with(&format!("{address}/")), "{shown}");
-    s.delete(&format!("/networks/{name}"))
-        .refused(403, &format!("error while removing network: network {name} id {id} has active endpoints"));
-    // A container that does not run holds nothing.
-    s.post(&format!("/containers/{c}/stop?t=1")).empty(204);
-    assert_eq!(s.get(&format!("/networks/{id}")).ok(200)["Containers"], json!({}));
-    s.delete(&format!("/networks/{id}")).empty(204);
-    s.get(&format!("/networks/{id}")).refused(404, &format!("network {id} not found"));
-    s.delete(&format!("/networks/{name}")).refused(404, &format!("network {name} not found"));
-    s.post(&format!("/containers/{c}/start")).refused(404, &format!("network {id} not found"));
-    // Made anew, the name is not the same network to a container that knew the old one.
-    s.network("net", json!({}));
-    s.post(&format!("/containers/{c}/start")).refused(404, &format!("network {id} not found"));
+    for by in 0..3 {
+        let id = s.network("n", json!({}));
+        let name = s.name("n");
+        s.delete(&format!("/networks/{}", [&id[..], &id[..12], &name][by])).empty(204);
+        s.get(&format!("/networks/{id}")).refused(404, &format!("network {id} not found"));
+    }
+    s.delete("/networks/conf-nonesuch").refused(404, "network conf-nonesuch not found");
+    s.delete("/networks/host").refused(403, "host is a pre-defined network and cannot be removed");
     s.delete("/networks/none").refused(403, "none is a pre-defined network and cannot be removed");
 }
 
+fn in_use(s: &Subject) {
+    let id = s.network("n", json!({}));
+    s.start("a", json!({ "HostConfig": { "NetworkMode": s.name("n") } }));
+    let message = format!("error while removing network: network {} id {id} has active endpoints", s.name("n"));
+    s.delete(&format!("/networks/{id}")).refused(403, &message);
+    s.act(&s.name("a"), "kill").empty(204);
+    s.until_state(&s.name("a"), "exited");
+    // Who does not run does not hold it.
+    s.delete(&format!("/networks/{id}")).empty(204);
+}
+
+/// What a container shows of its place in one of the case's networks.
+#[track_caller]
+fn endpoint(s: &Subject, container: &str, network: &str) -> Value {
+    let shown = s.inspect(container);
+    let found = &shown["NetworkSettings"]["Networks"][&s.name(network)];
+    assert!(found.is_object(), "{}", shown["NetworkSettings"]["Networks"]);
+    found.clone()
+}
+
+fn join(s: &Subject) {
+    let net = s.subnet(5);
+    let id = s.network("n", json!({ "IPAM": { "Config": [{ "Subnet": format!("{net}.0/24"), "Gateway": format!("{net}.1") }] } }));
+    let name = s.name("n");
+    let patch = json!({
+        "HostConfig": { "NetworkMode": name },
+        "NetworkingConfig": { "EndpointsConfig": { name.as_str(): { "Aliases": ["web", "www"], "IPAMConfig": { "IPv4Address": format!("{net}.40") } } } },
+    });
+    let container = s.create("a", patch);
+    let before = endpoint(s, &container, "n");
+    let wanted = json!({
+        "Aliases": ["web", "www"], "IPAMConfig": { "IPv4Address": format!("{net}.40") }, "NetworkID": "", "EndpointID": "",
+        "IPAddress": "", "Gateway": "", "IPPrefixLen": 0, "MacAddress": "",
+    });
+    has(&before, &wanted);
+    assert_eq!(s.get(&format!("/networks/{id}")).ok(200)["Containers"], json!({}));
+    s.act(&container, "start").empty(204);
+    let during = endpoint(s, &container, "n");
+    let mac = format!("02:42:0a:{:02x}:05:28", 100 + std::process::id() % 50);
+    let wanted = json!({
+        "Aliases": ["web", "www", container[..12]], "IPAMConfig": { "IPv4Address": format!("{net}.40") }, "NetworkID": id,
+        "IPAddress": format!("{net}.40"), "Gateway": format!("{net}.1"), "IPPrefixLen": 24, "MacAddress": mac, "Links": null,
+    });
+    has(&during, &wanted);
+    assert!(is_id(&text(&during["EndpointID"])));
+    let inside = s.get(&format!("/networks/{id}")).ok(200)["Containers"].take();
+    let wanted = json!({ container.as_str(): {
+        "Name": s.name("a"), "EndpointID": during["EndpointID"], "MacAddress": mac, "IPv4Address": format!("{net}.40/24"), "IPv6Address": "",
+    } });
+    assert_eq!(inside, wanted);
+    // Networks of one's own leave the old fields empty.
+    has(&s.inspect(&container)["NetworkSettings"], &json!({ "IPAddress": "", "Gateway": "", "EndpointID": "", "MacAddress": "" }));
+}
+
+/// A container may name a network that is not there: it is looked for at the start.
+fn late_join(s: &Subject) {
+    let id = s.create("a", json!({ "HostConfig": { "NetworkMode": s.name("n") } }));
+    let message = format!("network {} not found", s.name("n"));
+    s.act(&id, "start").refused(404, &message);
+    has(&s.inspect(&id)["State"], &json!({ "Status": "created", "ExitCode": 128, "Error": message }));
+    s.network("n", json!({}));
+    s.act(&id, "start").empty(204);
+    has(&s.inspect(&id)["State"], &json!({ "Status": "running", "ExitCode": 0, "Error": "" }));
+}
+
 fn connect(s: &Subject) {
-    let (first, second) = (s.name("first"), s.name("second"));
-    s.network("first", json!({}));
-    let second_id = s.network("second", subnet("10.251.6.0/24"));
-    let id = s.start("c", on(&first));
-    let short = &id[..12];
-    let endpoint = json!({ "Aliases": ["db"], "IPAMConfig": { "IPv4Address": "10.251.6.66" } });
-    s.send(&format!("/networks/{second_id}/connect"), &json!({ "Container": id, "EndpointConfig": endpoint })).empty(200);
-    let shown = s.inspect(&id);
-    has(
-        &shown["NetworkSettings"]["Networks"][&second],
-        &json!({
-            "NetworkID": second_id, "Aliases": ["db", short], "IPAMConfig": { "IPv4Address": "10.251.6.66" }, "IPAddress": "10.251.6.66",
-            "IPPrefixLen": 24, "Gateway": "10.251.6.1", "MacAddress": "02:42:0a:fb:06:42",
-        }),
-    );
-    has(&shown["NetworkSettings"]["Networks"][&first], &json!({ "Aliases": [short], "IPAMConfig": null }));
-    assert_eq!(shown["HostConfig"]["NetworkMode"], first);
-    has(&s.get(&format!("/networks/{second}")).ok(200)["Containers"][&id], &json!({ "IPv4Address": "10.251.6.66/24" }));
-    // One that does not run can join too; the endpoint comes with its start.
-    let later = s.create("later", on(&first));
-    s.send(&format!("/networks/{second}/connect"), &json!({ "Container": s.name("later"), "EndpointConfig": { "Aliases": ["late"] } }))
-        .empty(200);
-    let of = |id: &str| s.inspect(id)["NetworkSettings"]["Networks"][&second].clone();
-    has(&of(&later), &json!({ "EndpointID": "", "IPAddress": "", "Aliases": ["late", &later[..12]] }));
-    s.post(&format!("/containers/{later}/start")).empty(204);
-    has(&of(&later), &json!({ "NetworkID": second_id, "IPAddress": "10.251.6.2", "Aliases": ["late", &later[..12]] }));
-    s.post(&format!("/containers/{later}/restart?t=1")).empty(204);
-    has(&of(&later), &json!({ "Aliases": ["late", &later[..12]] }));
+    s.network("n", json!({}));
+    let second = s.network("m", json!({}));
+    let id = s.start("a", json!({ "HostConfig": { "NetworkMode": s.name("n") } }));
+    s.send(&format!("/networks/{second}/connect"), &json!({ "Container": id, "EndpointConfig": { "Aliases": ["q"] } })).empty(200);
+    has(&endpoint(s, &id, "m"), &json!({ "Aliases": ["q", id[..12]], "NetworkID": second, "IPAMConfig": null }));
+    assert_eq!(keys(&s.inspect(&id)["NetworkSettings"]["Networks"]).len(), 2);
+    assert!(s.get(&format!("/networks/{second}")).ok(200)["Containers"][&id].is_object());
+    // One that does not run is connected when it starts.
+    let idle = s.create("b", json!({ "HostConfig": { "NetworkMode": s.name("n") } }));
+    s.send(&format!("/networks/{}/connect", s.name("m")), &json!({ "Container": s.name("b") })).empty(200);
+    assert_eq!(keys(&s.inspect(&idle)["NetworkSettings"]["Networks"]).len(), 2);
+    assert_eq!(s.get(&format!("/networks/{second}")).ok(200)["Containers"].get(&idle), None);
+    s.act(&idle, "start").empty(204);
+    assert!(s.get(&format!("/networks/{second}")).ok(200)["Containers"][&idle].is_object());
 }
 
 fn connect_refused(s: &Subject) {
-    let (first, second) = (s.name("first"), s.name("second"));
-    s.network("first", json!({}));
-    s.network("second", subnet("10.251.7.0/24"));
-    let id = s.start("c", on(&first));
-    let join = |network: &str, container: &str, endpoint: Value| {
-        s.send(&format!("/networks/{network}/connect"), &json!({ "Container": container, "EndpointConfig": endpoint }))
-    };
-    join(&first, &id, json!({})).refused(403, &format!("endpoint with name {} already exists in network {first}", s.name("c")));
-    join(&s.name("no"), &id, json!({})).refused(404, &format!("network {} not found", s.name("no")));
-    join(&second, &s.name("no"), json!({})).refused(404, &format!("No such container: {}", s.name("no")));
-    let outside = json!({ "IPAMConfig": { "IPv4Address": "10.9.9.9" } });
-    let other = s.start("d", on(&first));
-    join(&second, &other, outside.clone()).refused(500, "Invalid address 10.9.9.9: It does not belong to any of this network's subnets");
-    join(&first, &id, outside)
-        .refused(400, "user specified IP address is supported only when connecting to networks with user configured subnets");
-    s.start(
-        "owner",
-        json!({
-            "HostConfig": { "NetworkMode": second },
-            "NetworkingConfig": { "EndpointsConfig": { second.clone(): { "IPAMConfig": { "IPv4Address": "10.251.7.40" } } } },
-        }),
-    );
-    join(&second, &id, json!({ "IPAMConfig": { "IPv4Address": "10.251.7.40" } })).refused(403, "Address already in use");
-    // What was refused by the network leaves an endpoint that is none; joining once more mends it.
-    let of = || s.inspect(&id)["NetworkSettings"]["Networks"][&second].clone();
-    has(&of(), &json!({ "NetworkID": "", "EndpointID": "", "IPAddress": "", "IPAMConfig": { "IPv4Address": "10.251.7.40" } }));
-    join(&second, &id, json!({})).empty(200);
-    has(&of(), &json!({ "IPAddress": "10.251.7.2", "IPAMConfig": null }));
-    let lonely = s.start("lonely", json!({}));
-    join(&second, &lonely, json!({}))
-        .refused(400, "container cannot be connected to multiple networks with one of the networks in private (none) mode");
+    let id = s.network("n", json!({}));
+    let container = s.start("a", json!({ "HostConfig": { "NetworkMode": s.name("n") } }));
+    let path = format!("/networks/{id}/connect");
+    let already = format!("endpoint with name {} already exists in network {}", s.name("a"), s.name("n"));
+    s.send(&path, &json!({ "Container": container })).refused(403, &already);
+    s.send(&path, &json!({ "Container": "conf-nonesuch" })).refused(404, "No such container: conf-nonesuch");
+    // The container is looked for first, and one that does not run may be promised a network that is not there.
+    s.send("/networks/conf-none/connect", &json!({ "Container": "conf-nonesuch" })).refused(404, "No such container: conf-nonesuch");
+    let idle = s.create("b", json!({}));
+    s.send("/networks/conf-nonesuch/connect", &json!({ "Container": idle })).empty(200);
+    s.act(&idle, "start").refused(404, "network conf-nonesuch not found");
+    let reply = s.send("/networks/conf-nonesuch/connect", &json!({ "Container": container }));
+    reply.refused(404, "network conf-nonesuch not found");
+    let host = "container cannot be disconnected from host network or connected to host network";
+    s.send("/networks/host/connect", &json!({ "Container": container })).refused(400, host);
+    let none = "container cannot be connected to multiple networks with one of the networks in private (none) mode";
+    s.send("/networks/none/connect", &json!({ "Container": container })).refused(400, none);
 }
 
 fn disconnect(s: &Subject) {
-    let (first, second) = (s.name("first"), s.name("second"));
-    s.network("first", json!({}));
-    let second_id = s.network("second", json!({}));
-    let id = s.start("c", on(&first));
-    let leave =
-        |network: &str, force: bool| s.send(&format!("/networks/{network}/disconnect"), &json!({ "Container": id, "Force": force }));
-    leave(&s.name("no"), false).refused(404, &format!("network {} not found", s.name("no")));
-    leave(&second, false).refused(500, &format!("container {id} is not connected to network {second}"));
-    leave(&second, true).refused(500, &format!("container {id} is not connected to network {second}"));
-    s.send(&format!("/networks/{second}/connect"), &json!({ "Container": id })).empty(200);
-    leave(&second_id, false).empty(200);
-    assert!(s.inspect(&id)["NetworkSettings"]["Networks"].get(&second).is_none());
-    assert_eq!(s.get(&format!("/networks/{second}")).ok(200)["Containers"], json!({}));
-    // The first network can be left as well.
-    leave(&first, true).empty(200);
-    assert_eq!(s.inspect(&id)["NetworkSettings"]["Networks"], json!({}));
-    leave(&first, true).refused(500, &format!("container {id} is not connected to network {first}"));
-    s.send(&format!("/networks/{second}/connect"), &json!({ "Container": id })).empty(200);
-    s.post(&format!("/containers/{id}/stop?t=1")).empty(204);
-    leave(&second, true).empty(200);
-    assert_eq!(s.inspect(&id)["NetworkSettings"]["Networks"], json!({}));
-    // Of a stopped container, what it remembers counts and not whether the network is there.
-    leave(&s.name("no"), true).refused(500, &format!("container {id} is not connected to the network {}", s.name("no")));
-    s.send(&format!("/networks/{second}/disconnect"), &json!({ "Container": s.name("no"), "Force": false }))
-        .refused(404, &format!("No such container: {}", s.name("no")));
+    let id = s.network("n", json!({}));
+    let container = s.start("a", json!({ "HostConfig": { "NetworkMode": s.name("n") } }));
+    let path = format!("/networks/{id}/disconnect");
+    s.send(&path, &json!({ "Container": container })).empty(200);
+    assert_eq!(s.inspect(&container)["NetworkSettings"]["Networks"], json!({}));
+    assert_eq!(s.get(&format!("/networks/{id}")).ok(200)["Containers"], json!({}));
+    let not = format!("container {container} is not connected to network {}", s.name("n"));
+    s.send(&path, &json!({ "Container": container })).refused(500, &not);
+    s.send(&path, &json!({ "Container": container, "Force": true })).refused(500, &not);
+    s.send(&path, &json!({ "Container": "conf-nonesuch" })).refused(404, "No such container: conf-nonesuch");
+    s.send(&path, &json!({ "Container": "conf-nonesuch", "Force": true })).refused(404, "endpoint conf-nonesuch not found");
+    let reply = s.send("/networks/conf-nonesuch/disconnect", &json!({ "Container": container }));
+    reply.refused(404, "network conf-nonesuch not found");
+    s.delete(&format!("/networks/{id}")).empty(204);
+    // It runs on without any.
+    assert_eq!(s.inspect(&container)["State"]["Status"], "running");
 }
 
+fn fixed_address(s: &Subject) {
+    let net = s.subnet(6);
+    let id = s.network("n", json!({ "IPAM": { "Config": [{ "Subnet": format!("{net}.0/24") }] } }));
+    let plain = s.network("m", json!({}));
+    let with = |ip: &str| json!({ "Container": s.name("b"), "EndpointConfig": { "IPAMConfig": { "IPv4Address": ip } } });
+    s.start("a", json!({ "HostConfig": { "NetworkMode": s.name("n") } }));
+    s.start("b", json!({ "HostConfig": { "NetworkMode": s.name("m") } }));
+    let path = format!("/networks/{id}/connect");
+    s.send(&path, &with("10.99.1.1")).refused(500, "Invalid address 10.99.1.1: It does not belong to any of this network's subnets");
+    s.send(&path, &with(&format!("{net}.2"))).refused(403, "Address already in use");
+    s.send(&path, &with(&format!("{net}.77"))).empty(200);
+    let wanted = json!({ "IPAddress": format!("{net}.77"), "IPAMConfig": { "IPv4Address": format!("{net}.77") } });
+    has(&endpoint(s, &s.name("b"), "n"), &wanted);
+    let user = "user specified IP address is supported only when connecting to networks with user configured subnets";
+    let body = json!({ "Container": s.name("a"), "EndpointConfig": { "IPAMConfig": { "IPv4Address": "10.99.1.1" } } });
+    s.send(&format!("/networks/{plain}/connect"), &body).refused(400, user);
+}
+
+/// The engine gives the lowest free one; one that is freed is given again.
 fn addresses(s: &Subject) {
-    let network = s.name("net");
-    s.network("net", subnet("10.251.8.0/29"));
-    let address = |id: &str| text(&s.inspect(id)["NetworkSettings"]["Networks"][&network]["IPAddress"]);
-    let started: Vec<String> = ["a", "b", "c"].iter().map(|part| s.start(part, on(&network))).collect();
-    assert_eq!(started.iter().map(|id| address(id)).collect::<Vec<_>>(), ["10.251.8.2", "10.251.8.3", "10.251.8.4"]);
-    // The lowest free address is given next, and who stops gives its address back.
-    s.post(&format!("/containers/{}/kill", started[0])).empty(204);
-    s.until_state(&started[0], "exited");
-    s.post(&format!("/containers/{}/kill", started[1])).empty(204);
-    s.until_state(&started[1], "exited");
-    let d = s.start("d", on(&network));
-    assert_eq!(address(&d), "10.251.8.2");
-    s.post(&format!("/containers/{}/start", started[0])).empty(204);
-    assert_eq!(address(&started[0]), "10.251.8.3");
-    // When there is none left, a start fails.
-    for part in ["e", "f"] {
-        s.start(part, on(&network));
-    }
-    let late = s.create("late", on(&network));
-    s.post(&format!("/containers/{late}/start")).refused_with(500, "no available IPv4 addresses on this network's address pools");
-    has(&s.inspect(&late), &json!({ "State": { "Status": "created", "ExitCode": 128 } }));
+    let net = s.subnet(7);
+    s.network("n", json!({ "IPAM": { "Config": [{ "Subnet": format!("{net}.0/24") }] } }));
+    let start = |part: &str| {
+        let id = s.start(part, json!({ "HostConfig": { "NetworkMode": s.name("n") } }));
+        (endpoint(s, &id, "n")["IPAddress"].take(), id)
+    };
+    let (first, id) = start("a");
+    let (second, _) = start("b");
+    let wanted = |n: u8| json!(format!("{net}.{n}"));
+    assert_eq!((first, second), (wanted(2), wanted(3)));
+    s.delete(&format!("/containers/{id}?force=1")).empty(204);
+    assert_eq!(start("c").0, wanted(2));
+    assert_eq!(start("d").0, wanted(4));
+    // Started again, it takes what is free then.
+    s.act(&s.name("b"), "stop").empty(204);
+    assert_eq!(start("e").0, wanted(3));
+    s.act(&s.name("b"), "start").empty(204);
+    assert_eq!(endpoint(s, &s.name("b"), "n")["IPAddress"], wanted(5));
+}
+
+/// A stopped container is still in its networks, without an address.
+fn stopped(s: &Subject) {
+    let id = s.network("n", json!({}));
+    let container = s.start("a", json!({ "HostConfig": { "NetworkMode": s.name("n") } }));
+    s.act(&container, "stop").empty(204);
+    let wanted = json!({ "NetworkID": id, "EndpointID": "", "IPAddress": "", "Gateway": "", "IPPrefixLen": 0, "MacAddress": "" });
+    has(&endpoint(s, &container, "n"), &wanted);
+    assert_eq!(s.get(&format!("/networks/{id}")).ok(200)["Containers"], json!({}));
+    let list = s.filtered("/containers/json?all=1", &json!({ "network": [s.name("n")] })).ok(200);
+    assert_eq!(list[0]["Id"], json!(container));
+}
+
+/// A container whose network was made anew has to be made anew too.
+fn gone(s: &Subject) {
+    let id = s.network("n", json!({}));
+    let container = s.start("a", json!({ "HostConfig": { "NetworkMode": s.name("n") } }));
+    s.act(&container, "stop").empty(204);
+    s.delete(&format!("/networks/{id}")).empty(204);
+    s.network("n", json!({}));
+    let message = format!("network {id} not found");
+    s.act(&container, "start").refused(404, &message);
+    has(&s.inspect(&container)["State"], &json!({ "Status": "exited", "Error": message }));
+    s.delete(&format!("/containers/{container}")).empty(204);
+    s.start("a", json!({ "HostConfig": { "NetworkMode": s.name("n") } }));
 }
 
 fn prune(s: &Subject) {
-    let label = s.name("label");
-    s.network("idle", json!({ "Labels": { label.clone(): "" } }));
-    s.network("busy", json!({ "Labels": { label.clone(): "" } }));
-    s.start("c", on(&s.name("busy")));
-    let filters = crate::support::docker::percent(&json!({ "label": [label] }).to_string());
-    assert_eq!(s.post(&format!("/networks/prune?filters={filters}")).ok(200), json!({ "NetworksDeleted": [s.name("idle")] }));
-    assert_eq!(s.post(&format!("/networks/prune?filters={filters}")).ok(200), json!({ "NetworksDeleted": null }));
-}
-
-fn modes(s: &Subject) {
-    let none = s.start("none", json!({}));
-    let shown = s.inspect(&none);
-    has(&shown["NetworkSettings"]["Networks"]["none"], &json!({ "IPAddress": "", "Gateway": "", "Aliases": null }));
-    let host = s.start("host", on("host"));
-    let shown = s.inspect(&host);
-    has(&shown["NetworkSettings"]["Networks"]["host"], &json!({ "IPAddress": "" }));
-    let shares = s.start("shares", on(&format!("container:{none}")));
-    let shown = s.inspect(&shares);
-    has(&shown, &json!({ "HostConfig": { "NetworkMode": format!("container:{none}") }, "NetworkSettings": { "Networks": {} } }));
-    // One that is not there is missed at the start only.
-    let lost = s.create("lost", on(&format!("container:{}", s.name("no"))));
-    s.post(&format!("/containers/{lost}/start")).refused(404, &format!("No such container: {}", s.name("no")));
+    let key = s.name("key");
+    let labels = json!({ "Labels": { key.as_str(): "" } });
+    s.network("used", labels.clone());
+    s.network("unused", labels);
+    s.start("a", json!({ "HostConfig": { "NetworkMode": s.name("used") } }));
+    let filters = crate::support::docker::percent(&json!({ "label": [key] }).to_string());
+    let pruned = s.post(&format!("/networks/prune?filters={filters}")).ok(200);
+    assert_eq!(pruned, json!({ "NetworksDeleted": [s.name("unused")] }));
+    assert_eq!(parts(s, &json!({})), ["used"]);
 }

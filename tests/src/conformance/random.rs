@@ -1,247 +1,210 @@
-//! Random requests to two engines, whose answers must say the same: what the table of cases did not think of.
+//! Random requests, sent to two engines: the same must come back from both.
 //!
-//! A seed and a length give one sequence over a handful of names. Each side has names of its own, so both may be one engine. Answers
-//! are compared after ids, times and addresses have been taken out: code, message, the paths and types of all fields, and the values
-//! of the fields that clients read. Start at [`compare`].
+//! A sequence is drawn from a seed over a few names, so that requests meet things that are there, were there, or never were. Both engines
+//! get it request by request; answers are compared whole, after what must differ (ids, times, paths of the host) was given one name.
+//! Start at [`compare`].
 
-use std::collections::BTreeMap;
+mod draw;
+mod normal;
+
+use std::fmt;
 
 use serde_json::{Value, json};
 
-use super::subject::{Reply, Subject};
-use crate::support::docker::percent;
+use super::Subject;
 use crate::support::http::Place;
+use normal::Names;
 
-/// Fields whose values must be the same, not only their types.
-const READ: &[&str] = &[
-    "Name",
-    "Names",
-    "Status",
-    "State",
-    "Running",
-    "Paused",
-    "Restarting",
-    "ExitCode",
-    "Error",
-    "RestartCount",
-    "Image",
-    "Labels",
-    "Cmd",
-    "Memory",
-    "PidsLimit",
-    "RestartPolicy",
-    "NetworkMode",
-    "Aliases",
-    "Driver",
-    "Internal",
-    "Scope",
-    "message",
-    "Warnings",
-    "Health",
-];
+/// How many requests a sequence has.
+const LENGTH: usize = 25;
+/// How often a shorter sequence is tried after a difference.
+const SHRINKS: usize = 80;
 
-/// One request.
-#[derive(Clone, Debug)]
-enum Step {
-    Create { container: usize, network: Option<usize>, volume: bool },
-    Act { container: usize, what: &'static str },
-    Rename { container: usize, to: usize },
-    Update { container: usize, pids: u64 },
-    Remove { container: usize, force: bool },
-    Inspect { container: usize },
-    List,
-    NetworkCreate { network: usize, internal: bool },
-    NetworkRemove { network: usize },
-    NetworkInspect { network: usize },
-    Connect { network: usize, container: usize },
-    Disconnect { network: usize, container: usize, force: bool },
-    VolumeCreate,
-    VolumeRemove,
+/// One request. The path has its query and `@` where the names of the run begin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    method: &'static str,
+    path: String,
+    body: Option<Value>,
 }
 
-/// A small generator of numbers (splitmix64): the same numbers for the same seed everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    fn step(&mut self) -> Step {
-        let (container, network, coin) = (self.below(3), self.below(2), self.below(2) == 0);
-        match self.below(20) {
-            0..=2 => Step::Create { container, network: coin.then_some(network), volume: self.below(2) == 0 },
-            3..=5 => Step::Act { container, what: "start" },
-            6..=9 => Step::Act { container, what: ["stop?t=5", "kill", "pause", "unpause", "restart?t=5"][self.below(5)] },
-            10 => Step::Rename { container, to: self.below(3) },
-            11 => Step::Update { container, pids: 10 + network as u64 },
-            12 => Step::Remove { container, force: coin },
-            13 => Step::Inspect { container },
-            14 => Step::List,
-            15 => Step::NetworkCreate { network, internal: coin },
-            16 => {
-                if coin {
-                    Step::NetworkRemove { network }
-                } else {
-                    Step::NetworkInspect { network }
-                }
-            }
-            17 => Step::Connect { network, container },
-            18 => Step::Disconnect { network, container, force: coin },
-            _ => {
-                if coin {
-                    Step::VolumeCreate
-                } else {
-                    Step::VolumeRemove
-                }
-            }
-        }
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.path)?;
+        self.body.as_ref().map_or(Ok(()), |body| write!(f, " {body}"))
     }
 }
 
-/// Sends the sequence of a seed to both and compares answer by answer.
+/// Where two engines differ.
+#[derive(Debug)]
+struct Difference {
+    /// The requests up to the one whose answer differs.
+    requests: Vec<Request>,
+    text: String,
+}
+
+/// Sends the sequence of a seed to both engines; gives how many requests were compared.
 ///
 /// # Errors
-/// The seed, the shortest sequence that shows the difference, and both answers.
-pub fn compare(left: &Place, right: &Place, seed: u64, length: usize) -> Result<(), String> {
-    let sides = [Subject::new(left.clone(), &format!("left-{seed}")), Subject::new(right.clone(), &format!("right-{seed}"))];
-    let mut random = Random(seed);
-    let mut taken = Vec::new();
-    for _ in 0..length {
-        let step = random.step();
-        taken.push(format!("{step:?}"));
-        let replies = sides.each_ref().map(|side| send(side, &step));
-        let [a, b] = [0, 1].map(|i| said(&sides[i], &replies[i]));
+/// Where they differ: the seed, and a shorter sequence that differs too.
+pub fn compare(one: &Place, other: &Place, seed: u64) -> Result<usize, String> {
+    let requests = draw::sequence(seed, LENGTH);
+    let Some(first) = run(one, other, &requests) else { return Ok(requests.len()) };
+    let small = shrink(one, other, first);
+    let list: String = small.requests.iter().map(|r| format!("  {r}\n")).collect();
+    Err(format!("seed {seed}: the engines differ after\n{list}{}\n", small.text))
+}
+
+/// Drops requests as long as the engines still differ.
+fn shrink(one: &Place, other: &Place, mut found: Difference) -> Difference {
+    let (mut at, mut tries) = (0, 0);
+    // The last request is the one that shows it.
+    while at + 1 < found.requests.len() && tries < SHRINKS {
+        let mut fewer = found.requests.clone();
+        fewer.remove(at);
+        tries += 1;
+        match run(one, other, &fewer) {
+            Some(smaller) => found = smaller,
+            None => at += 1,
+        }
+    }
+    found
+}
+
+/// Sends requests to both engines, to the first difference.
+fn run(one: &Place, other: &Place, requests: &[Request]) -> Option<Difference> {
+    let mut sides = [Side::new(one), Side::new(other)];
+    for (at, request) in requests.iter().enumerate() {
+        let [a, b] = sides.each_mut().map(|side| side.send(request));
         if a != b {
-            let only = |a: &BTreeMap<String, String>, b: &BTreeMap<String, String>| {
-                let lines: Vec<String> = a.iter().filter(|(k, v)| b.get(*k) != Some(v)).map(|(k, v)| format!("  {k}: {v}")).collect();
-                lines.join("\n")
-            };
-            let (taken, left, right) = (taken.join("\n  "), only(&a, &b), only(&b, &a));
-            return Err(format!("seed {seed}:\n  {taken}\nleft said\n{left}\nright said\n{right}\n{}\n{}", replies[0], replies[1]));
-        }
-        settle(&sides, &step, &replies[0]);
-    }
-    Ok(())
-}
-
-/// What was only begun is waited for: the next answer must not depend on how fast it goes.
-fn settle(sides: &[Subject], step: &Step, reply: &Reply) {
-    if let (Step::Act { container, what: "kill" }, 204) = (step, reply.code()) {
-        for side in sides {
-            side.post(&format!("/containers/{}/wait", side.name(&format!("c{container}"))));
+            return Some(Difference { requests: requests[..=at].to_vec(), text: unequal(&a, &b) });
         }
     }
+    let [a, b] = sides.each_ref().map(Side::events);
+    (a != b).then(|| Difference { requests: requests.to_vec(), text: format!("in their events:\n{}", unequal(&a, &b)) })
 }
 
-fn send(s: &Subject, step: &Step) -> Reply {
-    let c = |n: usize| s.name(&format!("c{n}"));
-    let n = |n: usize| s.name(&format!("n{n}"));
-    match step {
-        Step::Create { container, network, volume } => {
-            let mounts = volume.then(|| json!([{ "Type": "volume", "Source": s.name("v"), "Target": "/data" }]));
-            let mode = network.map_or_else(|| "none".to_owned(), n);
-            let body = s.body(json!({ "Labels": { s.name("set"): "" }, "HostConfig": { "NetworkMode": mode, "Mounts": mounts } }));
-            s.send(&format!("/containers/create?name={}", c(*container)), &body)
-        }
-        Step::Act { container, what } => s.post(&format!("/containers/{}/{what}", c(*container))),
-        Step::Rename { container, to } => s.post(&format!("/containers/{}/rename?name={}", c(*container), c(*to))),
-        Step::Update { container, pids } => s.send(&format!("/containers/{}/update", c(*container)), &json!({ "PidsLimit": pids })),
-        Step::Remove { container, force } => s.delete(&format!("/containers/{}?force={force}&v=1", c(*container))),
-        Step::Inspect { container } => s.get(&format!("/containers/{}/json", c(*container))),
-        Step::List => s.get(&format!("/containers/json?all=1&filters={}", percent(&json!({ "label": [s.name("set")] }).to_string()))),
-        Step::NetworkCreate { network, internal } => {
-            s.send("/networks/create", &json!({ "Name": n(*network), "CheckDuplicate": true, "Internal": internal }))
-        }
-        Step::NetworkRemove { network } => s.delete(&format!("/networks/{}", n(*network))),
-        Step::NetworkInspect { network } => s.get(&format!("/networks/{}", n(*network))),
-        Step::Connect { network, container } => {
-            let endpoint = json!({ "Container": c(*container), "EndpointConfig": { "Aliases": ["also"] } });
-            s.send(&format!("/networks/{}/connect", n(*network)), &endpoint)
-        }
-        Step::Disconnect { network, container, force } => {
-            s.send(&format!("/networks/{}/disconnect", n(*network)), &json!({ "Container": c(*container), "Force": force }))
-        }
-        Step::VolumeCreate => s.send("/volumes/create", &json!({ "Name": s.name("v"), "Labels": { "a": "1" } })),
-        Step::VolumeRemove => s.delete(&format!("/volumes/{}", s.name("v"))),
-    }
+/// The container that a path is about.
+fn container_in(path: &str) -> &str {
+    path.split_once("/containers/").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default()
 }
 
-/// What an answer says, by path, without what is different on every engine and in every run.
-fn said(s: &Subject, reply: &Reply) -> BTreeMap<String, String> {
-    let mut said = BTreeMap::from([("code".to_owned(), reply.code().to_string())]);
-    match serde_json::from_slice::<Value>(reply.bytes()) {
-        Ok(value) => walk(s, "", false, &value, &mut said),
-        Err(_) => drop(said.insert("text".to_owned(), plain(s, &reply.text()))),
-    }
-    said
+/// The places where two documents differ.
+fn unequal(a: &Value, b: &Value) -> String {
+    let mut out = Vec::new();
+    differ("", a, b, &mut out);
+    out.join("\n")
 }
 
-fn walk(s: &Subject, path: &str, read: bool, value: &Value, said: &mut BTreeMap<String, String>) {
-    let kind = match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                // Of a process id only counts that there is one.
-                let value = if key == "Pid" { &json!(value != &json!(0)) } else { value };
-                walk(s, &format!("{path}.{}", plain(s, key)), read || READ.contains(&key.as_str()), value, said);
+fn differ(path: &str, a: &Value, b: &Value, out: &mut Vec<String>) {
+    match (a, b) {
+        (Value::Object(x), Value::Object(y)) => {
+            let keys: std::collections::BTreeSet<&String> = x.keys().chain(y.keys()).collect();
+            for key in keys {
+                let absent = Value::String("<absent>".to_owned());
+                differ(&format!("{path}.{key}"), x.get(key).unwrap_or(&absent), y.get(key).unwrap_or(&absent), out);
             }
-            "object".to_owned()
         }
-        Value::Array(list) => {
-            for (at, value) in list.iter().enumerate() {
-                // The fields of Docker's lists are alike; only where order means something is it compared.
-                let path = if read || list.len() == 1 { format!("{path}[{at}]") } else { format!("{path}[]") };
-                walk(s, &path, read, value, said);
+        (Value::Array(x), Value::Array(y)) if x.len() == y.len() => {
+            for (at, (a, b)) in x.iter().zip(y).enumerate() {
+                differ(&format!("{path}[{at}]"), a, b, out);
             }
-            "array".to_owned()
         }
-        Value::String(text) if read => plain(s, text),
-        Value::Number(number) if read => number.to_string(),
-        Value::Bool(flag) if read => flag.to_string(),
-        Value::String(_) => "string".to_owned(),
-        Value::Number(_) => "number".to_owned(),
-        Value::Bool(_) => "bool".to_owned(),
-        Value::Null => "null".to_owned(),
-    };
-    said.insert(path.to_owned(), kind);
-}
-
-/// A text with the names of the case made short, and ids, times and addresses made one.
-fn plain(s: &Subject, text: &str) -> String {
-    let text = text.replace(s.prefix(), "");
-    let mut plain = String::new();
-    let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-' | '/');
-    for part in text.split_inclusive(|c: char| !word(c)) {
-        let (body, tail) = part.strip_suffix(|c: char| !word(c)).map_or((part, ""), |body| (body, &part[body.len()..]));
-        plain.push_str(kind_of(body).unwrap_or(body));
-        plain.push_str(tail);
-    }
-    if let Some(rest) = plain.strip_prefix("Up ") {
-        return format!("Up {}", rest.rsplit_once(" (").map_or("", |(_, health)| health));
-    }
-    match plain.split_once(") ") {
-        Some((code, _)) if code.starts_with("Exited (") => format!("{code})"),
-        _ => plain,
+        _ if a == b => {}
+        _ => out.push(format!("{path}: {a} and {b}")),
     }
 }
 
-fn kind_of(word: &str) -> Option<&'static str> {
-    let bare = word.trim_start_matches("sha256:");
-    let digits = |word: &str| word.bytes().all(|b| b.is_ascii_hexdigit());
-    if digits(bare) && matches!(bare.len(), 12 | 64) {
-        return Some("<id>");
+/// One engine, in the course of one sequence.
+struct Side {
+    subject: Subject,
+    names: Names,
+}
+
+impl Side {
+    fn new(place: &Place) -> Self {
+        let subject = Subject::new(place.clone(), "random");
+        let mut names = Names::new(subject.prefix());
+        for network in subject.get("/networks").ok(200).as_array().into_iter().flatten() {
+            names.call(network["Id"].as_str().unwrap_or_default(), network["Name"].as_str().unwrap_or_default());
+        }
+        Self { subject, names }
     }
-    let address = word.split('/').next().unwrap_or_default();
-    if address.split('.').count() == 4 && address.split('.').all(|n| n.parse::<u8>().is_ok()) {
-        return Some("<address>");
+
+    /// Sends a request, waits until nothing moves any more, and gives what came back in words that both engines share.
+    fn send(&mut self, request: &Request) -> Value {
+        let s = &self.subject;
+        let path = format!("/v1.41{}", request.path.replace('@', s.prefix()));
+        let body = request.body.as_ref().map(|b| self.fill(b).to_string());
+        let starts = request.path.ends_with("/start") || request.path.contains("/restart");
+        // A start that fails may be the end of the container, so who it was is asked before.
+        let before = if starts { self.id_of(&path) } else { None };
+        let reply = s.raw(request.method, &path, body.as_deref().map(|b| ("application/json", b.as_bytes())));
+        let answer: Value = serde_json::from_slice(reply.bytes()).unwrap_or_else(|_| json!(reply.text()));
+        if reply.code() == 201
+            && let Some(id) = answer["Id"].as_str()
+        {
+            self.names.learn(id, &request.path, request.body.as_ref());
+        }
+        if request.path.contains("/kill") && reply.code() == 204 {
+            self.ended(&request.path);
+        }
+        // Of several networks, those that were joined before the missing one was missed are a matter of chance.
+        let missed = answer["message"].as_str().is_some_and(|m| m.contains("network ") && m.ends_with(" not found"));
+        if missed {
+            self.names.blur(before);
+        }
+        self.settle();
+        json!({ "code": reply.code(), "body": self.names.shared(&answer) })
     }
-    (word.len() >= 20 && word.ends_with('Z') && word.as_bytes()[10] == b'T').then_some("<time>")
+
+    /// The id of the container that a path is about.
+    fn id_of(&self, path: &str) -> Option<String> {
+        let reply = self.subject.get(&format!("/containers/{}/json", container_in(path)));
+        let shown: Value = serde_json::from_slice(reply.bytes()).ok()?;
+        shown["Id"].as_str().map(str::to_owned)
+    }
+
+    /// Puts the names and subnets of the run into a body.
+    fn fill(&self, body: &Value) -> Value {
+        let text = body.to_string().replace('@', self.subject.prefix());
+        let text = (0..3).fold(text, |text, n| text.replace(&format!("<net{n}>"), &self.subject.subnet(200 + n)));
+        serde_json::from_str(&text).expect("names and numbers break no JSON")
+    }
+
+    /// A signal is sent and not waited for: all containers here heed what they are sent.
+    fn ended(&self, path: &str) {
+        let name = container_in(path).replace('@', self.subject.prefix());
+        self.subject.until(|| {
+            let reply = self.subject.get(&format!("/containers/{name}/json"));
+            let running = reply.code() == 200 && reply.ok(200)["State"]["Running"] == true;
+            if running { Err(format!("{name} still runs")) } else { Ok(()) }
+        });
+    }
+
+    /// Waits until short lives are over and what removes itself is gone.
+    fn settle(&self) {
+        let s = &self.subject;
+        s.until(|| {
+            let all = s.filtered("/containers/json?all=1", &json!({ "name": [s.prefix()] })).ok(200);
+            for container in all.as_array().into_iter().flatten() {
+                let (state, labels) = (&container["State"], &container["Labels"]);
+                let moves = match state.as_str().unwrap_or_default() {
+                    "running" | "restarting" => labels["brief"].is_string(),
+                    "exited" => labels["gone"].is_string(),
+                    "removing" | "dead" => true,
+                    _ => false,
+                };
+                if moves {
+                    return Err(format!("{} is {state}", container["Names"]));
+                }
+            }
+            Ok(())
+        });
+    }
+
+    /// What the engine said of the containers, each for itself, and of networks and volumes, counted.
+    fn events(&self) -> Value {
+        self.names.events(&self.subject.events(&json!({ "type": ["container", "network", "volume"] })))
+    }
 }

@@ -1,34 +1,29 @@
-//! The engine under test, seen by one case: requests, helpers for what nearly every case makes, and the clearing away.
+//! The engine under test as one case sees it: requests, what nearly every case makes, and the clearing away.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::time::Duration;
 
-use qm_api::time::Timestamp;
 use serde_json::{Value, json};
 
+use super::Recorder;
 use crate::support::docker::percent;
 use crate::support::http::{self, Answer, Place};
 use crate::support::wait;
 
-/// How long a condition may take to come true; a case that waits this long has failed.
+/// How long a condition may take to come true.
 const PATIENCE: Duration = Duration::from_secs(30);
-
 /// The image that cases use.
-pub const IMAGE: &str = "busybox:local";
+pub(super) const IMAGE: &str = "busybox:local";
 
-/// An engine and the names that one case uses on it. What it made goes when it is dropped.
+/// An engine, and the names that one case uses on it. What the case made goes when this is dropped.
 #[derive(Debug)]
 pub struct Subject {
     place: Place,
     prefix: String,
-    /// When the case began, by the engine's clock.
     began: String,
-    /// Ids of containers, volumes and networks whose names do not start with the prefix.
-    nameless: RefCell<Vec<String>>,
 }
 
-/// An answer together with what was asked, for messages.
+/// An answer, together with what was asked.
 #[derive(Clone, Debug)]
 pub struct Reply {
     request: String,
@@ -36,14 +31,21 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The answer must have this code; gives its JSON, null where there is none.
+    /// The answer must have this code; gives its JSON, null where it has none.
     #[track_caller]
     pub fn ok(&self, code: u16) -> Value {
         assert_eq!(self.answer.code, code, "{self}");
         self.answer.json()
     }
 
-    /// The answer must be a refusal with exactly this message.
+    /// The answer must have this code and no body.
+    #[track_caller]
+    pub fn empty(&self, code: u16) {
+        self.ok(code);
+        assert!(self.answer.body.is_empty(), "{self}");
+    }
+
+    /// The answer must be a refusal in exactly these words.
     #[track_caller]
     pub fn refused(&self, code: u16, message: &str) {
         let body = self.ok(code);
@@ -51,23 +53,26 @@ impl Reply {
         assert_eq!(self.header("content-type").as_deref(), Some("application/json"), "{self}");
     }
 
-    /// The answer must be a refusal whose message has this in it: for messages that quote what only this engine knows.
+    /// The answer must be a refusal with these words in it, in this order.
     #[track_caller]
-    pub fn refused_with(&self, code: u16, part: &str) {
-        let body = self.ok(code);
-        assert!(body["message"].as_str().is_some_and(|m| m.contains(part)), "wanted {part:?} in it: {self}");
+    pub fn refused_like(&self, code: u16, parts: &[&str]) {
+        let message = text(&self.ok(code)["message"]);
+        let mut rest = message.as_str();
+        for part in parts {
+            let at = rest.find(part).unwrap_or_else(|| panic!("{part:?} is missing: {self}"));
+            rest = &rest[at + part.len()..];
+        }
     }
 
-    /// The answer must have no body.
-    #[track_caller]
-    pub fn empty(&self, code: u16) {
-        self.ok(code);
-        assert!(self.answer.body.is_empty(), "{self}");
-    }
-
-    /// A header in lower case.
+    /// A header, in lower case.
     pub fn header(&self, name: &str) -> Option<String> {
         http::header(&self.answer.head, name)
+    }
+
+    /// A header as it was sent.
+    pub fn raw_header(&self, name: &str) -> Option<String> {
+        let mut pairs = self.answer.head.lines().filter_map(|l| l.split_once(':'));
+        pairs.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned())
     }
 
     /// The code.
@@ -85,9 +90,34 @@ impl Reply {
         self.answer.text()
     }
 
-    /// The body as JSON values, one a line.
+    /// The body as JSON, one value a line.
     pub fn lines(&self) -> Vec<Value> {
         self.text().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// The frames of a multiplexed stream, as channel and payload; neighbours of one channel are put together.
+    #[track_caller]
+    pub fn frames(&self) -> Vec<(u8, String)> {
+        let mut frames: Vec<(u8, String)> = Vec::new();
+        let mut rest = self.bytes();
+        while let Some((head, tail)) = rest.split_at_checked(8) {
+            let size = u32::from_be_bytes([head[4], head[5], head[6], head[7]]) as usize;
+            assert!(head[1..4] == [0; 3] && tail.len() >= size, "a broken frame: {:?}", self.bytes());
+            let payload = String::from_utf8_lossy(&tail[..size]).into_owned();
+            match frames.last_mut() {
+                Some((channel, text)) if *channel == head[0] => text.push_str(&payload),
+                _ => frames.push((head[0], payload)),
+            }
+            rest = &tail[size..];
+        }
+        assert!(rest.is_empty(), "bytes after the last frame: {rest:?}");
+        frames
+    }
+
+    /// What came on one channel of a multiplexed stream.
+    #[track_caller]
+    pub fn channel(&self, which: u8) -> String {
+        self.frames().into_iter().filter(|(channel, _)| *channel == which).map(|(_, text)| text).collect()
     }
 }
 
@@ -97,9 +127,9 @@ impl fmt::Display for Reply {
     }
 }
 
-/// Everything in `wanted` must be in `actual`: of an object the named fields, of an array all elements. Says every difference.
+/// Everything in `wanted` must be in `actual`: of an object the named fields, of a list all elements in order.
 #[track_caller]
-pub fn has(actual: &Value, wanted: &Value) {
+pub(super) fn has(actual: &Value, wanted: &Value) {
     let mut differences = Vec::new();
     compare("", actual, wanted, &mut differences);
     assert!(differences.is_empty(), "{}", differences.join("\n"));
@@ -125,8 +155,8 @@ fn compare(path: &str, actual: &Value, wanted: &Value, out: &mut Vec<String>) {
     }
 }
 
-/// Lays `patch` over `base`, object by object.
-pub fn merge(base: &mut Value, patch: Value) {
+/// Lays one value over another, object by object.
+pub(super) fn merge(base: &mut Value, patch: Value) {
     match (base, patch) {
         (Value::Object(base), Value::Object(patch)) => {
             for (key, value) in patch {
@@ -137,14 +167,19 @@ pub fn merge(base: &mut Value, patch: Value) {
     }
 }
 
-/// A text field of an answer.
+/// A text in an answer.
 #[track_caller]
-pub fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
 }
 
-/// Whether it looks like the id of a container, a network or a nameless volume.
-pub fn is_id(text: &str) -> bool {
+/// The names of an object's fields.
+pub(super) fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().into_iter().flat_map(|o| o.keys()).map(String::as_str).collect()
+}
+
+/// Whether it looks like the id of a container or a network.
+pub(super) fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
@@ -152,7 +187,7 @@ impl Subject {
     /// An engine, for one case.
     pub fn new(place: Place, case: &str) -> Self {
         let prefix = format!("conf-{case}-{}-", std::process::id());
-        let mut subject = Self { place, prefix, began: String::new(), nameless: RefCell::default() };
+        let mut subject = Self { place, prefix, began: String::new() };
         subject.began = subject.now();
         subject
     }
@@ -167,12 +202,8 @@ impl Subject {
         &self.prefix
     }
 
-    /// Something that this case made without giving it a name: it goes with the rest.
-    pub fn owes(&self, id: &str) {
-        self.nameless.borrow_mut().push(id.to_owned());
-    }
-
-    /// Sends a request whose path has its version already.
+    /// Sends a request; the path has its version already.
+    #[track_caller]
     pub fn raw(&self, method: &str, path: &str, body: Option<(&str, &[u8])>) -> Reply {
         let request = match body {
             Some((kind, bytes)) if kind.contains("json") => format!("{method} {path} {}", String::from_utf8_lossy(bytes)),
@@ -185,79 +216,61 @@ impl Subject {
     }
 
     /// Reads.
+    #[track_caller]
     pub fn get(&self, path: &str) -> Reply {
         self.raw("GET", &format!("/v1.41{path}"), None)
     }
 
-    /// Reads with filters, which are a JSON object in the query.
+    /// Reads with filters.
+    #[track_caller]
     pub fn filtered(&self, path: &str, filters: &Value) -> Reply {
         let glue = if path.contains('?') { '&' } else { '?' };
         self.get(&format!("{path}{glue}filters={}", percent(&filters.to_string())))
     }
 
     /// Posts nothing.
+    #[track_caller]
     pub fn post(&self, path: &str) -> Reply {
         self.raw("POST", &format!("/v1.41{path}"), None)
     }
 
-    /// Posts nothing, and while the engine has only begun to answer does something else.
-    #[track_caller]
-    pub fn post_while(&self, path: &str, meanwhile: impl FnOnce()) -> Reply {
-        self.answered_while("POST", path, meanwhile)
-    }
-
-    /// Reads, and while the engine has only begun to answer does something else.
-    #[track_caller]
-    pub fn get_while(&self, path: &str, meanwhile: impl FnOnce()) -> Reply {
-        self.answered_while("GET", path, meanwhile)
-    }
-
-    #[track_caller]
-    fn answered_while(&self, method: &str, path: &str, meanwhile: impl FnOnce()) -> Reply {
-        let request = format!("{method} {path}");
-        let begun = http::begin(&self.place, method, &format!("/v1.41{path}"), None);
-        meanwhile();
-        match begun.and_then(http::Begun::rest) {
-            Ok(answer) => Reply { request, answer },
-            Err(error) => panic!("{request}: no answer: {error}"),
-        }
-    }
-
     /// Posts JSON.
+    #[track_caller]
     pub fn send(&self, path: &str, body: &Value) -> Reply {
-        self.raw("POST", &format!("/v1.41{path}"), Some(("application/json", body.to_string().as_bytes())))
+        self.send_text(path, &body.to_string())
     }
 
-    /// Puts an archive.
-    pub fn put(&self, path: &str, archive: &[u8]) -> Reply {
-        self.raw("PUT", &format!("/v1.41{path}"), Some(("application/x-tar", archive)))
+    /// Posts something that may be no JSON at all.
+    #[track_caller]
+    pub fn send_text(&self, path: &str, body: &str) -> Reply {
+        self.raw("POST", &format!("/v1.41{path}"), Some(("application/json", body.as_bytes())))
     }
 
     /// Deletes.
+    #[track_caller]
     pub fn delete(&self, path: &str) -> Reply {
         self.raw("DELETE", &format!("/v1.41{path}"), None)
     }
 
-    /// The engine's clock, in seconds with nine digits after the point.
-    pub fn now(&self) -> String {
-        let time = text(&self.get("/info").ok(200)["SystemTime"]);
-        let (whole, fraction) = time.trim_end_matches('Z').split_once('.').unwrap_or((time.trim_end_matches('Z'), "0"));
-        let seconds = Timestamp::parse(&format!("{whole}Z")).unwrap_or_else(|e| panic!("{time}: {e}")).as_seconds();
-        format!("{seconds}.{fraction:0<9}")
-    }
-
-    /// What is laid over the body of a container that sleeps, without a network.
+    /// What is laid over the body of a container that sleeps, heeds SIGTERM and has no network.
     pub fn body(&self, patch: Value) -> Value {
         let mut body = json!({ "Image": IMAGE, "Cmd": ["sleep", "1000"], "HostConfig": { "NetworkMode": "none", "Init": true } });
         merge(&mut body, patch);
         body
     }
 
+    /// Asks for a container; `patch` is laid over [`Subject::body`].
+    #[track_caller]
+    pub fn try_create(&self, part: &str, patch: Value) -> Reply {
+        self.send(&format!("/containers/create?name={}", self.name(part)), &self.body(patch))
+    }
+
     /// Makes a container; gives its id.
     #[track_caller]
     pub fn create(&self, part: &str, patch: Value) -> String {
-        let made = self.send(&format!("/containers/create?name={}", self.name(part)), &self.body(patch)).ok(201);
-        text(&made["Id"])
+        let id = text(&self.try_create(part, patch).ok(201)["Id"]);
+        assert!(is_id(&id), "{id}");
+        id
     }
 
     /// Makes and starts a container; gives its id.
@@ -268,18 +281,43 @@ impl Subject {
         id
     }
 
+    /// Does something with a container: `act` is what follows its id in the path.
+    #[track_caller]
+    pub fn act(&self, id: &str, act: &str) -> Reply {
+        self.post(&format!("/containers/{id}/{act}"))
+    }
+
     /// A container as the engine shows it.
     #[track_caller]
     pub fn inspect(&self, id: &str) -> Value {
         self.get(&format!("/containers/{id}/json")).ok(200)
     }
 
-    /// Makes a network; gives its id.
+    /// Makes a network; `patch` is laid over the body. Gives its id.
     #[track_caller]
     pub fn network(&self, part: &str, patch: Value) -> String {
+        text(&self.try_network(part, patch).ok(201)["Id"])
+    }
+
+    /// Asks for a network.
+    #[track_caller]
+    pub fn try_network(&self, part: &str, patch: Value) -> Reply {
         let mut body = json!({ "Name": self.name(part), "Driver": "bridge", "CheckDuplicate": true });
         merge(&mut body, patch);
-        text(&self.send("/networks/create", &body).ok(201)["Id"])
+        self.send("/networks/create", &body)
+    }
+
+    /// A subnet that no other process takes, as its first two or three numbers: `10.a.b`.
+    pub fn subnet(&self, number: u8) -> String {
+        format!("10.{}.{number}", 100 + std::process::id() % 50)
+    }
+
+    /// Makes a volume; gives its name.
+    #[track_caller]
+    pub fn volume(&self, part: &str, patch: Value) -> String {
+        let mut body = json!({ "Name": self.name(part) });
+        merge(&mut body, patch);
+        text(&self.send("/volumes/create", &body).ok(201)["Name"])
     }
 
     /// Asks until there is an answer.
@@ -297,36 +335,51 @@ impl Subject {
         })
     }
 
-    /// All events since the case began that pass the filters: a closed interval, which ends by itself.
+    /// The engine's clock: seconds with nine digits after the point.
+    pub fn now(&self) -> String {
+        let time = text(&self.get("/info").ok(200)["SystemTime"]);
+        let (whole, fraction) = time.trim_end_matches('Z').split_once('.').unwrap_or((time.trim_end_matches('Z'), "0"));
+        let seconds = qm_api::time::Timestamp::parse(&format!("{whole}Z")).unwrap_or_else(|e| panic!("{time}: {e}")).as_seconds();
+        format!("{seconds}.{fraction:0<9}")
+    }
+
+    /// The events since the case began that pass the filters; the answer ends by itself.
+    #[track_caller]
     pub fn events(&self, filters: &Value) -> Vec<Value> {
         self.filtered(&format!("/events?since={}&until={}", self.began, self.now()), filters).lines()
+    }
+
+    /// Follows events from now on.
+    pub fn record(&self) -> Recorder {
+        Recorder::start(&self.place, "GET", "/v1.41/events")
+    }
+
+    /// Where the engine listens.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 }
 
 impl Drop for Subject {
     fn drop(&mut self) {
         let ours = |name: &Value| name.as_str().is_some_and(|n| n.trim_start_matches('/').starts_with(&self.prefix));
-        let list = self.get("/containers/json?all=1").answer.json();
-        let named = list.as_array().into_iter().flatten().filter(|c| c["Names"].as_array().is_some_and(|n| n.iter().any(ours)));
-        let nameless = self.nameless.borrow();
-        // What is gone already, or never was, answers 404: nothing here is worth a panic.
-        for id in named.filter_map(|c| c["Id"].as_str()).chain(nameless.iter().map(String::as_str)) {
-            self.delete(&format!("/containers/{id}?force=1&v=1"));
+        let list = |path: &str| self.get(path).answer.json();
+        // What is gone already answers 404, and nothing here is worth a second panic.
+        for container in list("/containers/json?all=1").as_array().into_iter().flatten() {
+            if container["Names"].as_array().is_some_and(|names| names.iter().any(ours)) {
+                self.delete(&format!("/containers/{}?force=1&v=1", container["Id"].as_str().unwrap_or_default()));
+            }
         }
-        let networks = self.get("/networks").answer.json();
-        let ids = networks.as_array().into_iter().flatten().filter(|n| ours(&n["Name"])).filter_map(|n| n["Id"].as_str());
-        for id in ids.chain(nameless.iter().map(String::as_str)) {
-            self.delete(&format!("/networks/{id}"));
+        for network in list("/networks").as_array().into_iter().flatten().filter(|n| ours(&n["Name"])) {
+            self.delete(&format!("/networks/{}", network["Id"].as_str().unwrap_or_default()));
         }
-        let volumes = self.get("/volumes").answer.json();
-        let names = volumes["Volumes"].as_array().into_iter().flatten().filter(|v| ours(&v["Name"])).filter_map(|v| v["Name"].as_str());
-        for name in names.chain(nameless.iter().map(String::as_str)) {
-            self.delete(&format!("/volumes/{name}?force=1"));
+        for volume in list("/volumes")["Volumes"].as_array().into_iter().flatten().filter(|v| ours(&v["Name"])) {
+            self.delete(&format!("/volumes/{}?force=1", volume["Name"].as_str().unwrap_or_default()));
         }
-        let images = self.get("/images/json").answer.json();
-        let tags = images.as_array().into_iter().flatten().filter_map(|i| i["RepoTags"].as_array()).flatten();
-        for tag in tags.filter(|t| ours(t)).filter_map(Value::as_str) {
-            self.delete(&format!("/images/{tag}"));
+        for image in list("/images/json").as_array().into_iter().flatten() {
+            for tag in image["RepoTags"].as_array().into_iter().flatten().filter(|t| ours(t)) {
+                self.delete(&format!("/images/{}", tag.as_str().unwrap_or_default()));
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ use qm_controller::clock::Clock;
 use qm_controller::dial::{Address, Dial, Stream};
 use qm_controller::run::{Config, Operator};
 use qm_dockersim::behaviour::{ImageSpec, Presence};
+use qm_dockersim::engine::event::Event;
 use qm_dockersim::{Call, Engine, EventFault, Exchange, Fault, Now, Options, Sim, World};
 use qm_source::settle::{Hint, Key};
 use qm_store::backend::Memory;
@@ -215,7 +216,8 @@ impl Stage {
             ));
         }));
         let shared = self.shared.clone();
-        self.sim.set_event_faults(Arc::new(move |seq: u64, subscriber: u64| {
+        self.sim.set_event_faults(Arc::new(move |event: &Event, subscriber: u64| {
+            let seq = event.seq;
             let now = shared.now().mono_ms;
             let weather = lock(&shared.weather);
             let draw = hash(&[&shared.seed.to_le_bytes(), b"event", &seq.to_le_bytes(), &subscriber.to_le_bytes()]) % 100;
@@ -226,7 +228,7 @@ impl Stage {
                 match trouble {
                     Trouble::EventsLost if draw < 40 => return EventFault::Drop,
                     Trouble::EventsDoubled if draw < 50 => return EventFault::Double,
-                    Trouble::EventsLate if draw < 60 => return EventFault::Delay { ms: draw * 97 },
+                    Trouble::EventsLate if draw < 60 => return EventFault::DelayMs(draw * 97),
                     _ => {}
                 }
             }
@@ -463,7 +465,7 @@ impl Shared {
             let draw = hash(&[key[0], key[1], key[2], key[3], format!("{trouble:?}").as_bytes()]);
             let percent = draw % 100;
             let fault = match trouble {
-                Trouble::Slow if percent < 60 => Fault::Delay { ms: draw / 100 % 20_000 },
+                Trouble::Slow if percent < 60 => Fault::delay(draw / 100 % 20_000),
                 Trouble::Errors if percent < 40 => Fault::Status { code: 500, message: "something is wrong in the engine".to_owned() },
                 Trouble::CutBefore if percent < 30 => Fault::CutBefore,
                 Trouble::CutAfter if percent < 40 => Fault::CutAfter,

@@ -22,6 +22,8 @@ pub struct World {
     pub images: BTreeMap<String, ImageSpec>,
     /// How containers behave; of several rules that fit, the later ones win field by field.
     pub containers: Vec<Rule>,
+    /// Paths of the host (patterns) that are there besides all below the usual directories.
+    pub host_paths: Vec<String>,
     /// Memory of the machine in bytes.
     pub memory_bytes: u64,
     /// Its processors.
@@ -37,6 +39,7 @@ impl Default for World {
                 .map(|(name, size)| (name.to_owned(), busybox(size)))
                 .collect(),
             containers: Vec::new(),
+            host_paths: Vec::new(),
             memory_bytes: 25_276_502_016,
             cpus: 2,
         }
@@ -281,7 +284,6 @@ pub(crate) struct Facts<'a> {
 }
 
 impl World {
-    /// What a container with these files does. What its command writes is in them afterwards, whenever it would write it.
     pub(crate) fn script(&self, facts: &Facts<'_>, files: &mut Files) -> Script {
         let mut said = Behaviour::from_labels(facts.labels);
         let fits = |rule: &&Rule| {

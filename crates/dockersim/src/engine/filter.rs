@@ -13,12 +13,16 @@ pub(crate) struct Filters(BTreeMap<String, Vec<String>>);
 impl Filters {
     pub(crate) fn parse(text: Option<&str>) -> Result<Self, Failure> {
         let Some(text) = text.filter(|t| !t.is_empty()) else { return Ok(Self::default()) };
-        let bad = || {
-            let first = text.chars().find(|c| !c.is_whitespace()).unwrap_or(' ');
-            Failure::new(500, format!("invalid character '{first}' looking for beginning of value"))
+        let value: Value =
+            serde_json::from_str(text).map_err(|_| Failure::new(500, go_json_error(text, "unexpected end of JSON input")))?;
+        let kind = match &value {
+            Value::Array(_) => "array",
+            Value::String(_) => "string",
+            Value::Bool(_) => "bool",
+            _ => "number",
         };
-        let value: Value = serde_json::from_str(text).map_err(|_| bad())?;
-        let object = value.as_object().ok_or_else(bad)?;
+        let wrong = || Failure::new(500, format!("json: cannot unmarshal {kind} into Go value of type map[string][]string"));
+        let object = value.as_object().ok_or_else(wrong)?;
         let words = |value: &Value| -> Vec<String> {
             match value {
                 Value::Array(list) => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
@@ -75,6 +79,24 @@ impl Filters {
                 _ => Err(Failure::new(400, format!("Invalid filter '{key}=[{}]'", values.join(" ")))),
             },
         }
+    }
+}
+
+/// What Go says of a text that is no JSON, in the cases that are met: a wrong beginning, a wrong word, a missing end.
+pub(crate) fn go_json_error(text: &str, end: &str) -> String {
+    let text = text.trim_start();
+    for word in ["null", "true", "false"] {
+        if text.chars().next() == word.chars().next() {
+            let differs = text.chars().zip(word.chars()).find(|(found, wanted)| found != wanted);
+            return match differs {
+                Some((found, wanted)) => format!("invalid character '{found}' in literal {word} (expecting '{wanted}')"),
+                None => end.to_owned(),
+            };
+        }
+    }
+    match text.chars().next() {
+        None | Some('{' | '[' | '"' | '-' | '0'..='9') => end.to_owned(),
+        Some(first) => format!("invalid character '{first}' looking for beginning of value"),
     }
 }
 

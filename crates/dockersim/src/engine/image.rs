@@ -1,328 +1,458 @@
-//! Images: those of the world, and what registries would give.
+//! Images: what is here, what can be had, and what cannot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Included, Unbounded};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::event::{Event, Kind};
+use super::Engine;
+use super::container::Phase;
+use super::event::Kind;
 use super::filter::{Filters, glob};
+use super::life::Timer;
+use super::render;
 use super::reply::{Failure, PullFeed, Reply, Request, Stream};
-use super::{Engine, text, time};
+use super::time;
 use crate::Now;
-use crate::behaviour::{ImageSpec, Presence};
+use crate::behaviour::{ImageSpec, Presence, Program};
 
-/// An image that the engine has.
+/// An image that is here.
 #[derive(Clone, Debug)]
 pub(crate) struct Image {
     pub(crate) id: Arc<str>,
     pub(crate) created_ns: i64,
-    pub(crate) spec: ImageSpec,
-    pub(crate) labels: Arc<BTreeMap<String, String>>,
+    pub(crate) tagged_ns: i64,
+    pub(crate) references: BTreeSet<String>,
+    pub(crate) spec: Arc<ImageSpec>,
 }
 
-impl Image {
-    /// `Config` as it is shown.
-    fn config(&self) -> Value {
-        let list = |l: &Vec<String>| if l.is_empty() { Value::Null } else { json!(l) };
-        let set = |l: &Vec<String>| {
-            let map: serde_json::Map<String, Value> = l.iter().map(|k| (k.clone(), json!({}))).collect();
-            if map.is_empty() { Value::Null } else { Value::Object(map) }
-        };
-        let mut config = json!({
-            "Hostname": "", "Domainname": "", "User": self.spec.user, "AttachStdin": false, "AttachStdout": false, "AttachStderr": false,
-            "Tty": false, "OpenStdin": false, "StdinOnce": false, "Env": list(&self.spec.env), "Cmd": list(&self.spec.cmd), "Image": "",
-            "Volumes": set(&self.spec.volumes), "WorkingDir": self.spec.working_dir, "Entrypoint": list(&self.spec.entrypoint),
-            "OnBuild": null, "Labels": if self.spec.labels.is_empty() { Value::Null } else { json!(self.spec.labels) },
-        });
-        if !self.spec.exposed.is_empty() {
-            config["ExposedPorts"] = set(&self.spec.exposed);
-        }
-        if let Some(health) = &self.spec.healthcheck {
-            config["Healthcheck"] = health.json();
-        }
-        config
-    }
-}
-
-/// A reference with its tag, as the engine keeps it.
-pub(super) fn normal(reference: &str) -> String {
-    let bare = reference.strip_prefix("docker.io/library/").or_else(|| reference.strip_prefix("docker.io/")).unwrap_or(reference);
-    let has_tag = bare.contains('@') || bare.rsplit_once(':').is_some_and(|(_, tag)| !tag.contains('/'));
-    if has_tag { bare.to_owned() } else { format!("{bare}:latest") }
+/// A reference with its tag, without the default registry.
+pub(crate) fn normal_reference(reference: &str) -> String {
+    let short = reference.strip_prefix("docker.io/").unwrap_or(reference);
+    let short = short.strip_prefix("library/").unwrap_or(short);
+    let last = short.rsplit('/').next().unwrap_or(short);
+    if last.contains(':') || last.contains('@') { short.to_owned() } else { format!("{short}:latest") }
 }
 
 impl Engine {
-    pub(super) fn provide_images(&mut self, now: Now) {
-        let local: Vec<(String, ImageSpec)> = self
-            .world
-            .images
-            .iter()
-            .filter(|(_, spec)| spec.presence == Presence::Local)
-            .map(|(name, spec)| (name.clone(), spec.clone()))
-            .collect();
-        for (name, spec) in local {
-            self.put_image(&name, spec, now);
+    pub(crate) fn local_images(&mut self, now: Now) {
+        let specs: Vec<(String, ImageSpec)> = self.options.world.images.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        for (reference, spec) in specs {
+            if spec.presence == Presence::Local {
+                self.keep_image(&normal_reference(&reference), spec, now);
+            }
         }
     }
 
-    fn put_image(&mut self, name: &str, spec: ImageSpec, now: Now) -> Arc<str> {
-        // The id stands for the content: the same name and content is the same image in every run.
-        let mut state = 0xcbf2_9ce4_8422_2325_u64;
-        let mut digest = String::from("sha256:");
-        let content = format!("{name} {spec:?}");
-        for round in 0..4_u64 {
-            for byte in content.bytes().chain(round.to_le_bytes()) {
-                state = (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-            }
-            digest.push_str(&format!("{:016x}", state ^ (state >> 29)));
+    /// An image under a reference; its id follows from what it is.
+    fn keep_image(&mut self, reference: &str, spec: ImageSpec, now: Now) -> Arc<str> {
+        let text = format!("{reference} {}", serde_json::to_string(&spec).unwrap_or_default());
+        let id: Arc<str> = format!("sha256:{}", digest(&text)).into();
+        if !self.images.contains_key(&id) {
+            let image = Image {
+                id: id.clone(),
+                created_ns: now.wall_ns,
+                tagged_ns: now.wall_ns,
+                references: BTreeSet::new(),
+                spec: Arc::new(spec),
+            };
+            self.images.insert(id.clone(), image);
         }
-        let id: Arc<str> = digest.into();
-        let labels = Arc::new(spec.labels.clone());
-        self.images.insert(id.clone(), Image { id: id.clone(), created_ns: now.wall_ns, spec, labels });
-        self.tags.insert(normal(name), id.clone());
+        self.point(reference, &id, now);
         id
     }
 
-    /// An image by reference, id, or the beginning of its id.
-    pub(super) fn find_image(&self, reference: &str) -> Option<&Image> {
-        if let Some(id) = self.tags.get(&normal(reference)) {
-            return self.images.get(id);
+    fn point(&mut self, reference: &str, id: &Arc<str>, now: Now) {
+        if let Some(old) = self.references.insert(reference.to_owned(), id.clone())
+            && let Some(image) = self.images.get_mut(&old)
+        {
+            image.references.remove(reference);
         }
-        let wanted = reference.strip_prefix("sha256:").unwrap_or(reference);
-        let is_hex = wanted.len() >= 4 && wanted.bytes().all(|b| b.is_ascii_hexdigit());
-        let mut fits = self.images.values().filter(|i| is_hex && i.id["sha256:".len()..].starts_with(wanted));
-        fits.next().filter(|_| fits.next().is_none())
-    }
-
-    fn tags_of(&self, id: &str) -> Vec<&String> {
-        self.tags.iter().filter(|(_, i)| &***i == id).map(|(name, _)| name).collect()
-    }
-
-    pub(super) fn images_request(&mut self, request: &Request, parts: &[&str], now: Now) -> Result<Reply, Failure> {
-        match (request.method.as_str(), parts) {
-            ("GET", ["json"]) => self.list_images(request),
-            ("POST", ["create"]) => self.create_image(request, now),
-            ("POST", ["prune"]) => Ok(Reply::ok(json!({ "ImagesDeleted": null, "SpaceReclaimed": 0 }))),
-            ("GET", [name @ .., "json"]) => {
-                let name = name.join("/");
-                let missing = || Failure::new(404, format!("no such image: {name}: No such image: {}", normal(&name)));
-                let image = self.find_image(&name).ok_or_else(missing)?;
-                Ok(Reply::ok(self.show_image(image)))
-            }
-            ("GET", [name @ .., "history"]) => {
-                let name = name.join("/");
-                let image = self.find_image(&name).ok_or_else(|| no_such(&name))?;
-                Ok(Reply::ok(json!([{
-                    "Comment": "Imported from -", "Created": image.created_ns / 1_000_000_000, "CreatedBy": "", "Id": &*image.id,
-                    "Size": image.spec.size, "Tags": self.tags_of(&image.id),
-                }])))
-            }
-            ("POST", [name @ .., "tag"]) => {
-                let name = name.join("/");
-                let id = self.find_image(&name).ok_or_else(|| no_such(&name))?.id.clone();
-                let tag = request.get("tag").filter(|t| !t.is_empty()).unwrap_or("latest");
-                let new = format!("{}:{tag}", request.get("repo").unwrap_or_default());
-                self.changed();
-                self.tags.insert(normal(&new), id.clone());
-                self.image_event(&id, "tag", &new, now);
-                Ok(Reply::empty(201))
-            }
-            ("DELETE", [name @ ..]) if !name.is_empty() => self.remove_image(&name.join("/"), request.flag("force"), now),
-            _ => Err(Failure::new(501, "dockersim does not serve this")),
+        if let Some(image) = self.images.get_mut(id) {
+            image.references.insert(reference.to_owned());
+            image.tagged_ns = now.wall_ns;
         }
+        self.changed();
     }
 
-    fn show_image(&self, image: &Image) -> Value {
-        json!({
-            "Id": &*image.id, "RepoTags": self.tags_of(&image.id), "RepoDigests": [], "Parent": "", "Comment": "Imported from -",
-            "Created": time::nano(image.created_ns), "Container": "",
-            "ContainerConfig": {
-                "Hostname": "", "Domainname": "", "User": "", "AttachStdin": false, "AttachStdout": false, "AttachStderr": false,
-                "Tty": false, "OpenStdin": false, "StdinOnce": false, "Env": null, "Cmd": null, "Image": "", "Volumes": null,
-                "WorkingDir": "", "Entrypoint": null, "OnBuild": null, "Labels": null,
-            },
-            "DockerVersion": super::system::VERSION, "Author": "", "Config": image.config(), "Architecture": "amd64", "Os": "linux",
-            "Size": image.spec.size, "VirtualSize": image.spec.size,
-            "GraphDriver": { "Data": { "MergedDir": "", "UpperDir": "", "WorkDir": "" }, "Name": "overlay2" },
-            "RootFS": { "Type": "layers", "Layers": [&*image.id] }, "Metadata": { "LastTagTime": time::nano(image.created_ns) },
-        })
+    /// An image by reference, id, or beginning of its id.
+    pub(crate) fn find_image(&self, reference: &str) -> Result<Arc<str>, Failure> {
+        let normal = normal_reference(reference);
+        let missing = || Failure::new(404, format!("No such image: {normal}"));
+        if reference.is_empty() {
+            return Err(missing());
+        }
+        if let Some((_, digest)) = reference.split_once('@')
+            && let Some((id, _)) = self.images.get_key_value(digest)
+        {
+            return Ok(id.clone());
+        }
+        if let Some(id) = self.references.get(&normal) {
+            return Ok(id.clone());
+        }
+        let bare = reference.strip_prefix("sha256:").unwrap_or(reference);
+        if bare.len() >= 4 && bare.bytes().all(|b| b.is_ascii_hexdigit()) {
+            let from = format!("sha256:{bare}");
+            if let Some((id, _)) = self.images.range::<str, _>((Included(from.as_str()), Unbounded)).next()
+                && id.starts_with(&from)
+            {
+                return Ok(id.clone());
+            }
+        }
+        Err(missing())
     }
 
-    fn list_images(&self, request: &Request) -> Result<Reply, Failure> {
-        let filters = Filters::parse(request.get("filters"))?.only(&["dangling", "label", "before", "since", "reference"])?;
+    pub(crate) fn image_for_create(&self, reference: &str) -> Result<Arc<str>, Failure> {
+        let repository = reference.split(['@']).next().unwrap_or(reference);
+        let path = repository.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(repository, |(path, _)| path);
+        if path.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(Failure::new(400, "invalid reference format: repository name must be lowercase"));
+        }
+        if path.is_empty() || path.bytes().any(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/' | b':'))) {
+            return Err(Failure::new(400, "invalid reference format"));
+        }
+        self.find_image(reference)
+    }
+
+    pub(crate) fn image_list(&self, request: &Request) -> Result<Reply, Failure> {
+        let known = ["dangling", "label", "label!", "before", "since", "reference", "until"];
+        let filters = Filters::parse(request.get("filters"))?.only(&known)?;
         let dangling = filters.boolean("dangling")?;
-        let mut list: Vec<(i64, Value)> = Vec::new();
-        for image in self.images.values() {
-            let mut tags = self.tags_of(&image.id);
-            if filters.has("reference") {
-                tags.retain(|t| filters.any_of("reference", |p| glob(p, t) || t.rsplit_once(':').is_some_and(|(repo, _)| glob(p, repo))));
-                if tags.is_empty() {
-                    continue;
-                }
+        let row = |image: &Image| {
+            let fits = |r: &&String| {
+                filters.any_of("reference", |p| {
+                    let repository = r.rsplit_once(':').map_or(r.as_str(), |(repository, _)| repository);
+                    glob(p, r) || glob(p, repository)
+                })
+            };
+            let tags: Vec<&String> = image.references.iter().filter(|r| !r.contains('@')).filter(fits).collect();
+            if filters.has("reference") && tags.is_empty()
+                || !filters.labels(&image.spec.labels)
+                || dangling.is_some_and(|d| d != image.references.is_empty())
+            {
+                return None;
             }
-            if dangling.is_some_and(|wanted| wanted != tags.is_empty()) || !filters.labels(&image.labels) {
-                continue;
-            }
-            let shown: Vec<Value> = if tags.is_empty() { vec![json!("<none>:<none>")] } else { tags.iter().map(|t| json!(t)).collect() };
-            list.push((
-                image.created_ns,
-                json!({
-                    "Containers": -1, "Created": image.created_ns / 1_000_000_000, "Id": &*image.id,
-                    "Labels": if image.labels.is_empty() { Value::Null } else { json!(*image.labels) }, "ParentId": "", "RepoDigests": null,
-                    "RepoTags": shown, "SharedSize": -1, "Size": image.spec.size, "VirtualSize": image.spec.size,
-                }),
-            ));
-        }
-        list.sort_by_key(|(created, _)| std::cmp::Reverse(*created));
-        Ok(Reply::ok(list.into_iter().map(|(_, v)| v).collect()))
-    }
-
-    /// A pull, or an import whose content is not looked at.
-    fn create_image(&mut self, request: &Request, now: Now) -> Result<Reply, Failure> {
-        if let Some(repo) = request.get("repo").filter(|_| request.query.contains_key("fromSrc")) {
-            let name = format!("{repo}:{}", request.get("tag").filter(|t| !t.is_empty()).unwrap_or("latest"));
-            self.changed();
-            let busybox = self.world.images.get("busybox:local").cloned().unwrap_or_default();
-            let id = self.put_image(&name, ImageSpec { size: request.body.len() as u64, ..busybox }, now);
-            self.image_event(&id, "import", &name, now);
-            return Ok(Reply::ok(json!({ "status": &*id })));
-        }
-        let from = request.get("fromImage").unwrap_or_default();
-        let name = match request.get("tag").filter(|t| !t.is_empty()) {
-            Some(tag) if tag.contains(':') => from.to_owned(),
-            Some(tag) => format!("{from}:{tag}"),
-            None => from.to_owned(),
+            let labels = &image.spec.labels;
+            Some(json!({
+                "Containers": -1,
+                "Created": image.created_ns.div_euclid(1_000_000_000),
+                "Id": &*image.id,
+                "Labels": if labels.is_empty() { Value::Null } else { json!(labels) },
+                "ParentId": "",
+                "RepoDigests": null,
+                "RepoTags": if tags.is_empty() { json!(["<none>:<none>"]) } else { json!(tags) },
+                "SharedSize": -1,
+                "Size": image.spec.size,
+                "VirtualSize": image.spec.size,
+            }))
         };
-        let reference = normal(&name);
-        let spec = self.world.images.get(&reference).or_else(|| self.world.images.get(&name)).cloned();
-        match spec.as_ref().map(|s| s.presence) {
-            None => {
-                let repository = reference.rsplit_once(':').map_or(reference.as_str(), |(repository, _)| repository);
-                Err(Failure::new(
-                    404,
-                    format!(
-                        "pull access denied for {repository}, repository does not exist or may require 'docker login': denied: requested access to the resource is denied"
-                    ),
-                ))
-            }
-            Some(Presence::Missing) => {
-                let tag = reference.rsplit_once(':').map_or("latest", |(_, tag)| tag);
-                Err(Failure::new(404, format!("manifest for {reference} not found: manifest unknown: manifest unknown: {tag}")))
-            }
-            Some(Presence::Unreachable) => {
-                let host = reference.split('/').next().unwrap_or("registry");
-                Err(Failure::new(500, format!("Get \"https://{host}/v2/\": dial tcp: lookup {host}: no such host")))
-            }
-            Some(Presence::Local | Presence::Remote) => {
-                self.changed();
-                let spec = spec.unwrap_or_default();
-                Ok(Reply::Stream(Stream::Pull(pull_lines(&reference, &spec, now))))
-            }
-        }
+        Ok(Reply::ok(self.images.values().filter_map(row).collect::<Vec<_>>().into()))
     }
 
-    /// The last line of a pull has come.
-    pub(super) fn pulled(&mut self, reference: &str, now: Now) {
-        let Some(spec) = self.world.images.get(reference).cloned() else { return };
-        let id = self.put_image(reference, spec, now);
-        self.image_event(&id, "pull", reference, now);
+    pub(crate) fn image_inspect(&self, reference: &str) -> Result<Reply, Failure> {
+        let id =
+            self.image_for_create(reference).map_err(|f| Failure::new(f.status, format!("no such image: {reference}: {}", f.message)))?;
+        let image = &self.images[&id];
+        let spec = &image.spec;
+        let none = |list: &[String]| if list.is_empty() { Value::Null } else { json!(list) };
+        let set = |list: &[String]| -> Value {
+            if list.is_empty() {
+                Value::Null
+            } else {
+                list.iter().map(|k| (k.clone(), json!({}))).collect::<serde_json::Map<_, _>>().into()
+            }
+        };
+        let mut config = render::config_defaults().clone();
+        config.insert("Labels".to_owned(), Value::Null);
+        let container_config = config.clone();
+        config.insert("Cmd".to_owned(), none(&spec.cmd));
+        config.insert("Entrypoint".to_owned(), none(&spec.entrypoint));
+        config.insert("Env".to_owned(), none(&spec.env));
+        config.insert("User".to_owned(), json!(spec.user));
+        config.insert("WorkingDir".to_owned(), json!(spec.working_dir));
+        config.insert("Volumes".to_owned(), set(&spec.volumes));
+        if !spec.labels.is_empty() {
+            config.insert("Labels".to_owned(), json!(spec.labels));
+        }
+        if !spec.exposed.is_empty() {
+            config.insert("ExposedPorts".to_owned(), set(&spec.exposed));
+        }
+        if let Some(check) = &spec.healthcheck {
+            config.insert("Healthcheck".to_owned(), check.json());
+        }
+        let layer = format!("sha256:{}", digest(&format!("layer {id}")));
+        Ok(Reply::ok(json!({
+            "Id": &*id,
+            "RepoTags": image.references.iter().filter(|r| !r.contains('@')).collect::<Vec<_>>(),
+            "RepoDigests": image.references.iter().filter(|r| r.contains('@')).collect::<Vec<_>>(),
+            "Parent": "",
+            "Comment": "Imported from -",
+            "Created": time::nano(image.created_ns),
+            "Container": "",
+            "ContainerConfig": container_config,
+            "DockerVersion": self.options.version,
+            "Author": "",
+            "Config": config,
+            "Architecture": "amd64",
+            "Os": "linux",
+            "Size": spec.size,
+            "VirtualSize": spec.size,
+            "GraphDriver": { "Data": { "MergedDir": "", "UpperDir": "", "WorkDir": "" }, "Name": "overlay2" },
+            "RootFS": { "Type": "layers", "Layers": [layer] },
+            "Metadata": { "LastTagTime": time::nano(image.tagged_ns) },
+        })))
+    }
+
+    pub(crate) fn image_history(&self, reference: &str) -> Result<Reply, Failure> {
+        let id = self.find_image(reference)?;
+        let image = &self.images[&id];
+        Ok(Reply::ok(json!([{
+            "Comment": "Imported from -", "Created": image.created_ns.div_euclid(1_000_000_000), "CreatedBy": "", "Id": &*id,
+            "Size": image.spec.size, "Tags": image.references,
+        }])))
     }
 
     fn image_event(&mut self, id: &Arc<str>, action: &str, name: &str, now: Now) {
-        let actor: Arc<str> = if action == "pull" { name.into() } else { id.clone() };
-        self.events.push(Event {
-            seq: 0,
-            time_ns: now.wall_ns,
-            kind: Kind::Image,
-            action: action.into(),
-            actor,
-            labels: Arc::default(),
-            attributes: vec![("name", name.into())],
-        });
+        let labels = self.images.get(id).map(|i| Arc::new(i.spec.labels.clone())).unwrap_or_default();
+        self.emit(now, Kind::Image, action, id, labels, vec![("name", name.into())]);
     }
 
-    fn remove_image(&mut self, name: &str, force: bool, now: Now) -> Result<Reply, Failure> {
-        let image = self.find_image(name).ok_or_else(|| no_such(name))?;
-        let id = image.id.clone();
-        let tags: Vec<String> = self.tags_of(&id).into_iter().cloned().collect();
-        let by_tag = tags.contains(&normal(name));
-        let user = self.containers.values().find(|c| c.image_id == id);
-        if !(by_tag && tags.len() > 1) {
-            if let Some(user) = user.filter(|_| !force) {
-                let state = if user.phase.is_up() { "running" } else { "stopped" };
-                let verb = if by_tag {
+    pub(crate) fn image_tag(&mut self, reference: &str, request: &Request, now: Now) -> Result<Reply, Failure> {
+        let id = self.find_image(reference)?;
+        let (repository, tag) = (request.get("repo").unwrap_or_default(), request.get("tag").filter(|t| !t.is_empty()).unwrap_or("latest"));
+        if repository.is_empty() || repository.bytes().any(|b| b.is_ascii_uppercase()) {
+            let why = if repository.is_empty() { "" } else { ": repository name must be lowercase" };
+            return Err(Failure::new(500, format!("invalid reference format{why}")));
+        }
+        let new = normal_reference(&format!("{repository}:{tag}"));
+        self.point(&new, &id, now);
+        self.image_event(&id, "tag", &new, now);
+        Ok(Reply::Empty { status: 201 })
+    }
+
+    pub(crate) fn image_remove(&mut self, reference: &str, request: &Request, now: Now) -> Result<Reply, Failure> {
+        let id = self.find_image(reference)?;
+        let force = request.flag("force");
+        let normal = normal_reference(reference);
+        let by_reference = self.references.contains_key(&normal);
+        let last = self.images[&id].references.len() <= 1;
+        let users: Vec<(Arc<str>, Phase)> =
+            self.containers.values().filter(|c| c.image_id == id).map(|c| (c.id.clone(), c.phase)).collect();
+        let short = |id: &str| id.trim_start_matches("sha256:").get(..12).unwrap_or_default().to_owned();
+        if !by_reference && !last && !force {
+            let message =
+                format!("conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories", short(&id));
+            return Err(Failure::new(409, message));
+        }
+        if last || !by_reference {
+            if let Some((user, _)) = users.iter().find(|(_, phase)| phase.runs()) {
+                let kind = if by_reference { "unable to remove repository reference" } else { "unable to delete" };
+                let what = if by_reference { format!("\"{reference}\"") } else { short(&id) };
+                let message = if by_reference {
+                    format!("conflict: {kind} {what} (must force) - container {} is using its referenced image {}", short(user), short(&id))
+                } else {
+                    format!("conflict: {kind} {what} (cannot be forced) - image is being used by running container {}", short(user))
+                };
+                if !(by_reference && force) {
+                    return Err(Failure::new(409, message));
+                }
+            } else if let Some((user, _)) = users.first()
+                && !force
+            {
+                let message = if by_reference {
                     format!(
-                        "unable to remove repository reference \"{name}\" (must force) - container {} is using its referenced image {}",
-                        &user.id[..12],
-                        &id[7..19]
+                        "conflict: unable to remove repository reference \"{reference}\" (must force) - container {} is using its referenced \
+                         image {}",
+                        short(user),
+                        short(&id)
                     )
                 } else {
                     format!(
-                        "unable to delete {} (must be forced) - image is being used by {state} container {}",
-                        &id[7..19],
-                        &user.id[..12]
+                        "conflict: unable to delete {} (must be forced) - image is being used by stopped container {}",
+                        short(&id),
+                        short(user)
                     )
                 };
-                return Err(Failure::new(409, format!("conflict: {verb}")));
+                return Err(Failure::new(409, message));
             }
         }
-        self.changed();
-        let gone: Vec<String> = if by_tag { vec![normal(name)] } else { tags };
-        let mut answer: Vec<Value> = Vec::new();
-        for tag in gone {
-            self.tags.remove(&tag);
+        let mut done = Vec::new();
+        let gone: Vec<String> = if by_reference { vec![normal] } else { self.images[&id].references.iter().cloned().collect() };
+        for reference in gone {
+            self.references.remove(&reference);
+            if let Some(image) = self.images.get_mut(&id) {
+                image.references.remove(&reference);
+            }
             self.image_event(&id, "untag", &id.clone(), now);
-            answer.push(json!({ "Untagged": tag }));
+            done.push(json!({ "Untagged": reference }));
         }
-        if self.tags_of(&id).is_empty() && !self.containers.values().any(|c| c.image_id == id) {
-            self.images.remove(&id);
+        if self.images[&id].references.is_empty() && users.is_empty() {
             self.image_event(&id, "delete", &id.clone(), now);
-            answer.push(json!({ "Deleted": &*id }));
+            self.images.remove(&id);
+            done.push(json!({ "Deleted": &*id }));
         }
-        Ok(Reply::ok(Value::Array(answer)))
+        Ok(Reply::ok(done.into()))
     }
-}
 
-fn no_such(name: &str) -> Failure {
-    Failure::new(404, format!("No such image: {}", normal(name)))
-}
-
-fn pull_lines(reference: &str, spec: &ImageSpec, now: Now) -> PullFeed {
-    let (repository, tag) = reference.rsplit_once(':').unwrap_or((reference, "latest"));
-    let mut lines: Vec<(u64, Value)> = vec![(now.mono_ms, json!({ "status": format!("Pulling from {repository}"), "id": tag }))];
-    let total: u64 = spec.layers.iter().sum::<u64>().max(1);
-    let mut done = 0_u64;
-    for (index, size) in spec.layers.iter().enumerate() {
-        let layer = format!("{:012x}", (index as u64 + 1) * 0x1234_5678_9abc % 0xffff_ffff_ffff);
-        for part in 1..=4_u64 {
-            let at = now.mono_ms + spec.pull_ms * (done + size * part / 4) / total;
-            let detail = json!({ "current": size * part / 4, "total": size });
-            lines.push((at, json!({ "status": "Downloading", "progressDetail": detail, "id": layer })));
+    pub(crate) fn image_prune(&mut self, request: &Request, now: Now) -> Result<Reply, Failure> {
+        let filters = Filters::parse(request.get("filters"))?.only(&["dangling", "label", "label!", "until"])?;
+        let only_dangling = filters.boolean("dangling")?.unwrap_or(true);
+        let used: BTreeSet<Arc<str>> = self.containers.values().map(|c| c.image_id.clone()).collect();
+        let gone: Vec<Arc<str>> = self
+            .images
+            .values()
+            .filter(|i| !used.contains(&i.id) && (i.references.is_empty() || !only_dangling))
+            .map(|i| i.id.clone())
+            .collect();
+        let mut rows = Vec::new();
+        for id in gone {
+            for reference in self.images[&id].references.clone() {
+                self.references.remove(&reference);
+                rows.push(json!({ "Untagged": reference }));
+            }
+            self.image_event(&id, "delete", &id.clone(), now);
+            self.images.remove(&id);
+            rows.push(json!({ "Deleted": &*id }));
         }
-        done += size;
-        lines.push((now.mono_ms + spec.pull_ms * done / total, json!({ "status": "Pull complete", "progressDetail": {}, "id": layer })));
+        Ok(Reply::ok(json!({ "ImagesDeleted": if rows.is_empty() { Value::Null } else { rows.into() }, "SpaceReclaimed": 0 })))
     }
-    let end = now.mono_ms + spec.pull_ms;
-    lines.push((end, json!({ "status": format!("Status: Downloaded newer image for {reference}") })));
-    PullFeed { lines, next: 0, image: Some(reference.to_owned()) }
+
+    pub(crate) fn image_create(&mut self, request: &Request, now: Now) -> Result<Reply, Failure> {
+        let tag = request.get("tag").filter(|t| !t.is_empty());
+        if request.get("fromSrc").is_some_and(|s| !s.is_empty()) {
+            return Ok(self.image_import(request, now));
+        }
+        let from = request.get("fromImage").unwrap_or_default();
+        let reference = match tag {
+            Some(digest) if digest.contains(':') => format!("{from}@{digest}"),
+            Some(tag) => format!("{from}:{tag}"),
+            None => from.to_owned(),
+        };
+        let path = from.split('@').next().unwrap_or_default();
+        if path.is_empty() || path.bytes().any(|b| b.is_ascii_uppercase()) {
+            let why = if path.is_empty() { "" } else { ": repository name must be lowercase" };
+            return Err(Failure::new(400, format!("invalid reference format{why}")));
+        }
+        let normal = normal_reference(&reference);
+        let spec = self.options.world.images.iter().find(|(name, _)| normal_reference(name) == normal).map(|(_, s)| s.clone());
+        let registry = path.split_once('/').map(|(host, _)| host).filter(|h| h.contains('.') || h.contains(':'));
+        let repository = normal.split(['@']).next().and_then(|r| r.rsplit_once(':')).map_or(normal.as_str(), |(r, _)| r);
+        match spec {
+            None if registry.is_some_and(|r| r.starts_with("localhost") || r.starts_with("127.")) => {
+                let host = registry.unwrap_or_default();
+                let port = host.rsplit_once(':').map_or("80", |(_, port)| port);
+                Err(Failure::new(500, format!("Get \"http://{host}/v2/\": dial tcp 127.0.0.1:{port}: connect: connection refused")))
+            }
+            None => {
+                let message = format!(
+                    "pull access denied for {repository}, repository does not exist or may require 'docker login': denied: requested access \
+                     to the resource is denied"
+                );
+                Err(Failure::new(404, message))
+            }
+            Some(spec) if spec.presence == Presence::Missing => {
+                Err(Failure::new(404, format!("manifest for {normal} not found: manifest unknown: manifest unknown")))
+            }
+            Some(spec) if spec.presence == Presence::Unreachable => {
+                let host = registry.unwrap_or("registry-1.docker.io");
+                Err(Failure::new(500, format!("Get \"https://{host}/v2/\": dial tcp: lookup {host}: no such host")))
+            }
+            Some(spec) => Ok(self.pull(&normal, &spec, now)),
+        }
+    }
+
+    fn pull(&mut self, reference: &str, spec: &ImageSpec, now: Now) -> Reply {
+        let (repository, tag) = reference.rsplit_once(':').unwrap_or((reference, "latest"));
+        let end = now.mono_ms.saturating_add(spec.pull_ms);
+        let here = self.references.contains_key(reference);
+        let family = if repository.contains('/') { repository.to_owned() } else { format!("library/{repository}") };
+        let mut lines = vec![(now.mono_ms, json!({ "status": format!("Pulling from {family}"), "id": tag }))];
+        let layers: Vec<u64> = if spec.layers.is_empty() { vec![spec.size.max(1)] } else { spec.layers.clone() };
+        if !here {
+            self.pull_lines(reference, &layers, now.mono_ms, end, &mut lines);
+        }
+        let sha = digest(&format!("manifest {reference}"));
+        lines.push((end, json!({ "status": format!("Digest: sha256:{sha}") })));
+        let word = if here { "Image is up to date for" } else { "Downloaded newer image for" };
+        lines.push((end, json!({ "status": format!("Status: {word} {reference}") })));
+        for (due, _) in lines.iter().filter(|(due, _)| *due > now.mono_ms) {
+            self.time(*due, Timer::Nudge);
+        }
+        if spec.pull_ms == 0 {
+            self.pulled(reference, now);
+        } else {
+            self.time(end, Timer::Pulled { reference: reference.to_owned() });
+        }
+        Reply::Stream(Stream::Pull(PullFeed { lines, next: 0, image: Some(reference.to_owned()) }))
+    }
+
+    fn pull_lines(&self, reference: &str, layers: &[u64], begin: u64, end: u64, lines: &mut Vec<(u64, Value)>) {
+        let names: Vec<String> = (0..layers.len()).map(|i| digest(&format!("{reference} {i}"))[..12].to_owned()).collect();
+        for name in &names {
+            lines.push((begin, json!({ "status": "Pulling fs layer", "progressDetail": {}, "id": name })));
+        }
+        let parts = layers.len() as u64;
+        for (index, (name, size)) in names.iter().zip(layers).enumerate() {
+            for step in 1..=4_u64 {
+                let due = begin + (end - begin) * (index as u64 * 4 + step) / (parts * 4);
+                let current = size * step / 4;
+                let detail = json!({ "current": current, "total": size });
+                let bar = format!("[{:<50}]  {current}B/{size}B", "=".repeat((step * 12) as usize) + ">");
+                lines.push((due, json!({ "status": "Downloading", "progressDetail": detail, "progress": bar, "id": name })));
+            }
+        }
+        for name in &names {
+            lines.push((end, json!({ "status": "Pull complete", "progressDetail": {}, "id": name })));
+        }
+    }
+
+    /// A pull is through.
+    pub(crate) fn pulled(&mut self, reference: &str, now: Now) {
+        let Some(spec) = self.options.world.images.iter().find(|(name, _)| normal_reference(name) == reference).map(|(_, s)| s.clone())
+        else {
+            return;
+        };
+        let id = self.keep_image(reference, ImageSpec { presence: Presence::Local, ..spec }, now);
+        let labels = Arc::new(self.images[&id].spec.labels.clone());
+        let repository = reference.rsplit_once(':').map_or(reference, |(r, _)| r);
+        self.emit(now, Kind::Image, "pull", &reference.into(), labels, vec![("name", repository.into())]);
+    }
+
+    fn image_import(&mut self, request: &Request, now: Now) -> Reply {
+        let repository = request.get("repo").unwrap_or_default();
+        let tag = request.get("tag").filter(|t| !t.is_empty()).unwrap_or("latest");
+        let spec =
+            ImageSpec { program: Program::Busybox, size: request.body.len() as u64, cmd: import_command(request), ..ImageSpec::default() };
+        let reference = normal_reference(&format!("{repository}:{tag}"));
+        let id = self.keep_image(&reference, spec, now);
+        self.image_event(&id, "import", &id.clone(), now);
+        let line = (now.mono_ms, json!({ "status": &*id }));
+        Reply::Stream(Stream::Pull(PullFeed { lines: vec![line], next: 0, image: None }))
+    }
+
+    /// What a rescan of the world would give: images by reference.
+    pub fn image_references(&self) -> BTreeMap<&str, &str> {
+        self.references.iter().map(|(k, v)| (k.as_str(), &**v)).collect()
+    }
 }
 
-/// The words of `Env`, the image's first, without those that the container's replace.
-pub(super) fn merged_env(image: &[String], given: &[String]) -> Vec<String> {
-    let key = |e: &str| e.split('=').next().unwrap_or_default().to_owned();
-    let mut env: Vec<String> = given.to_vec();
-    env.extend(image.iter().filter(|e| !given.iter().any(|g| key(g) == key(e))).cloned());
-    env
+/// `changes=CMD [..]`.
+fn import_command(request: &Request) -> Vec<String> {
+    let changes = request.query.get("changes").map_or(&[][..], Vec::as_slice);
+    changes.iter().filter_map(|c| c.strip_prefix("CMD ")).filter_map(|c| serde_json::from_str(c).ok()).next().unwrap_or_default()
 }
 
-/// Paths or ports of both, as the keys of one object.
-pub(super) fn merged_set(image: &[String], given: &Value) -> Value {
-    let mut map: serde_json::Map<String, Value> = image.iter().map(|k| (k.clone(), json!({}))).collect();
-    match given {
-        Value::Object(given) => map.extend(given.iter().map(|(k, _)| (k.clone(), json!({})))),
-        Value::Array(given) => map.extend(given.iter().map(|k| (text(k).to_owned(), json!({})))),
-        _ => {}
-    }
-    if map.is_empty() { Value::Null } else { Value::Object(map) }
+/// 64 hexadecimal digits that follow from a text; not cryptographic.
+fn digest(text: &str) -> String {
+    (0..4_u64)
+        .map(|lane| {
+            let mut hash = 0xcbf2_9ce4_8422_2325 ^ lane.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            for byte in text.bytes() {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+            hash ^= hash >> 29;
+            format!("{:016x}", hash.wrapping_mul(0xbf58_476d_1ce4_e5b9))
+        })
+        .collect()
 }

@@ -1,418 +1,261 @@
-//! The engine itself: all of its state, and the one way in, [`Engine::handle`]. Pure: the same state, requests and times give the same
-//! answers, byte for byte.
+//! The whole state of a simulated engine, and what requests and time do to it.
+//!
+//! Pure: no clock, no IO, no randomness of its own. Start at [`Engine::handle`]; [`life`] has the life of a container.
 
-pub(crate) mod container;
+mod address;
+pub mod container;
 mod create;
-pub(crate) mod event;
-pub(crate) mod exec;
+mod daemon;
+pub mod event;
+mod exec;
+mod feed;
 pub(crate) mod filter;
+mod health;
 mod image;
+mod life;
+mod list;
+mod look;
 mod network;
+mod render;
 pub mod reply;
-mod show;
-mod stream;
+mod route;
 mod system;
 mod time;
-mod verbs;
+mod update;
 mod volume;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound::{Included, Unbounded};
 use std::sync::Arc;
 
-use serde_json::Value;
+pub use address::AddressPool;
+pub use look::{Answers, ContainerView, Listening, NetworkView};
 
-use crate::Now;
 use crate::behaviour::World;
-use container::Container;
-use event::Ring;
-pub use event::{Event, EventFilter};
-use exec::Exec;
+use crate::{Now, Reply, Request};
+use container::{Container, Exec, LogLine};
+use event::{Event, Kind, Ring};
 use image::Image;
+use life::Timer;
 use network::Network;
-pub use reply::Polled;
-use reply::{Failure, Reply, Request, Ticket};
-pub(crate) use system::VERSION;
+use reply::{Failure, Ticket};
 use volume::Volume;
 
-/// Where addresses of containers come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AddressPool {
-    /// As dockerd's: 172.17/16 for the default bridge, then 172.18/16 and on.
-    #[default]
-    Bridge,
-    /// Out of 127/8, so that real listeners can stand on them.
-    Loopback,
-}
-
-/// How an engine is made.
+/// What kind of engine it is.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where its ids come from.
+    /// Where ids come from.
     pub seed: u64,
-    /// The newest API that it speaks.
+    /// The newest API version served.
     pub max_api: (u32, u32),
-    /// The oldest API that it speaks.
+    /// The oldest.
     pub min_api: (u32, u32),
-    /// Where addresses come from.
+    /// Where networks get their subnets from.
     pub pool: AddressPool,
-    /// Images and behaviour.
+    /// The world around it.
     pub world: World,
+    /// What it calls its version.
+    pub version: String,
+    /// Whether it says that containers survive its restart.
+    pub live_restore: bool,
+    /// The default logging driver.
+    pub logging_driver: String,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seed: 1, max_api: (1, 41), min_api: (1, 12), pool: AddressPool::Bridge, world: World::default() }
+        Self {
+            seed: 0,
+            max_api: (1, 41),
+            min_api: (1, 12),
+            pool: AddressPool::default(),
+            world: World::default(),
+            version: "20.10.24".to_owned(),
+            live_restore: false,
+            logging_driver: "json-file".to_owned(),
+        }
     }
 }
 
-/// What a connection to a port meets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listening {
-    /// Nobody has that address.
-    Unreachable,
-    /// Nobody listens there.
-    Refused,
-    /// Somebody does.
-    Accepts {
-        /// What it answers to HTTP.
-        http_status: u16,
-    },
-}
-
-/// Something that is to happen at an instant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Timer {
-    /// Its start is over.
-    Start,
-    /// Its process ends.
-    Exit { code: i64 },
-    /// It is started again.
-    Restart,
-    /// The grace after a stop is over.
-    Kill,
-    /// Its health is checked.
-    Probe,
-    /// Something is worth another look: a log line, a port.
-    Wake,
-}
-
-/// What a promised answer waits for.
+/// Who holds a port of the host.
 #[derive(Clone, Debug)]
-pub(crate) enum Pending {
-    /// A start that takes time.
-    Started { id: Arc<str> },
-    /// A stop with a grace.
-    Stopped { id: Arc<str>, restart: bool },
-    /// It is there.
-    Done(Box<Reply>),
+struct Holder {
+    /// On which address of the host.
+    address: String,
+    container: Arc<str>,
+    /// Where it leads to in the container.
+    port: u16,
 }
 
-/// A timer: when, of whom, which of its starts it belongs to, and what.
-type Due = (u64, Arc<str>, u64, Timer);
+/// What is left of a container that is gone.
+#[derive(Clone, Debug)]
+struct Grave {
+    code: i64,
+    /// What it said, where it went by itself: whoever is attached hears the end.
+    logs: VecDeque<LogLine>,
+    log_base: u64,
+}
 
 /// The whole state.
 #[derive(Clone, Debug)]
 pub struct Engine {
     options: Options,
-    world: Arc<World>,
-    random: u64,
     id: String,
-    order: u64,
+    random: u64,
+    /// Creation numbers, pids.
+    counter: u64,
     containers: BTreeMap<Arc<str>, Container>,
-    names: BTreeMap<String, Arc<str>>,
+    /// Containers by age.
+    ages: BTreeMap<u64, Arc<str>>,
+    names: BTreeMap<Arc<str>, Arc<str>>,
     networks: BTreeMap<Arc<str>, Network>,
-    volumes: BTreeMap<String, Volume>,
-    images: BTreeMap<Arc<str>, Image>,
-    tags: BTreeMap<String, Arc<str>>,
-    execs: BTreeMap<String, Exec>,
-    addresses: BTreeMap<Ipv4Addr, Arc<str>>,
-    ports: BTreeMap<(u16, String), Arc<str>>,
+    network_names: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    network_ages: BTreeMap<u64, Arc<str>>,
+    next_pool: usize,
+    /// Who has an address.
+    addresses: BTreeMap<u32, Arc<str>>,
+    /// Who has a port of the host: by protocol and port.
+    ports: BTreeMap<(String, u16), Vec<Holder>>,
     next_port: u16,
-    timers: BTreeSet<Due>,
-    pending: BTreeMap<Ticket, Pending>,
-    tickets: u64,
+    volumes: BTreeMap<Arc<str>, Volume>,
+    images: BTreeMap<Arc<str>, Image>,
+    references: BTreeMap<String, Arc<str>>,
+    execs: BTreeMap<Arc<str>, Exec>,
     events: Ring,
+    timers: BTreeMap<(u64, u64), Timer>,
+    timer_count: u64,
+    tickets: BTreeMap<Ticket, Option<Reply>>,
+    ticket_count: u64,
+    /// What is left of containers that are gone, for those who wait.
+    graves: BTreeMap<Arc<str>, Grave>,
     mutations: u64,
+    /// Rises with everything that somebody may wait for.
+    version: u64,
 }
 
 impl Engine {
-    /// An engine with nothing in it but the images of its world.
+    /// A fresh engine with its predefined networks and the world's local images.
     pub fn new(options: Options, now: Now) -> Self {
         let mut engine = Self {
-            world: Arc::new(options.world.clone()),
-            random: options.seed,
-            options,
             id: String::new(),
-            order: 0,
+            random: options.seed,
+            counter: 1000,
             containers: BTreeMap::new(),
+            ages: BTreeMap::new(),
             names: BTreeMap::new(),
             networks: BTreeMap::new(),
-            volumes: BTreeMap::new(),
-            images: BTreeMap::new(),
-            tags: BTreeMap::new(),
-            execs: BTreeMap::new(),
+            network_names: BTreeMap::new(),
+            network_ages: BTreeMap::new(),
+            next_pool: 0,
             addresses: BTreeMap::new(),
             ports: BTreeMap::new(),
             next_port: 32_768,
-            timers: BTreeSet::new(),
-            pending: BTreeMap::new(),
-            tickets: 0,
+            volumes: BTreeMap::new(),
+            images: BTreeMap::new(),
+            references: BTreeMap::new(),
+            execs: BTreeMap::new(),
             events: Ring::default(),
+            timers: BTreeMap::new(),
+            timer_count: 0,
+            tickets: BTreeMap::new(),
+            ticket_count: 0,
+            graves: BTreeMap::new(),
             mutations: 0,
+            version: 0,
+            options,
         };
-        engine.id = engine.engine_id();
-        engine.provide_networks(now);
-        engine.provide_images(now);
+        engine.id = engine.daemon_id();
+        engine.predefined_networks(now);
+        engine.local_images(now);
         engine
     }
 
     /// Answers one request. Total: any input has an answer.
     pub fn handle(&mut self, request: &Request, now: Now) -> Reply {
         self.advance(now);
-        match self.route(request, now) {
-            Ok(reply) => reply,
-            Err(failure) => failure.into(),
-        }
+        self.route(request, now).unwrap_or_else(Reply::from)
     }
 
-    fn route(&mut self, request: &Request, now: Now) -> Result<Reply, Failure> {
-        let path = request.path.trim_matches('/').to_owned();
-        let parts: Vec<&str> = path.split('/').collect();
-        let method = request.method.as_str();
-        match (method, parts.as_slice()) {
-            (
-                _,
-                [
-                    "_ping" | "version" | "info" | "events" | "auth" | "system" | "distribution" | "plugins" | "build" | "commit"
-                    | "session",
-                    ..,
-                ],
-            ) => self.system(request, &parts, now),
-            (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => Err(system::no_swarm(&parts)),
-            (_, ["containers", ..]) => self.containers_request(request, &parts[1..], now),
-            (_, ["exec", ..]) => self.exec_request(request, &parts[1..], now),
-            (_, ["networks", ..]) => self.networks_request(request, &parts[1..], now),
-            (_, ["volumes", ..]) => self.volumes_request(request, &parts[1..], now),
-            (_, ["images", ..]) => self.images_request(request, &parts[1..], now),
-            _ => Err(Failure::new(404, "page not found")),
-        }
-    }
-
-    /// When something happens by itself next, monotonic.
+    /// When the next scripted happening is due, on the monotonic clock.
     pub fn next_due(&self) -> Option<u64> {
-        self.timers.first().map(|(at, ..)| *at)
+        self.timers.first_key_value().map(|((due, _), _)| *due)
     }
 
-    /// Lets everything happen that is due.
+    /// Lets everything happen that is due, each thing at its own time.
     pub fn advance(&mut self, now: Now) {
-        while let Some(due) = self.timers.first().filter(|(at, ..)| *at <= now.mono_ms).cloned() {
-            self.timers.remove(&due);
-            let (at, id, starts, timer) = due;
-            // What happens late is shown at the instant at which it was due.
-            let late_ms = now.mono_ms - at;
-            let then = Now { mono_ms: at, wall_ns: now.wall_ns - late_ms as i64 * 1_000_000 };
-            let Some(container) = self.containers.get(&id).filter(|c| c.starts == starts) else { continue };
-            let phase = container.phase;
-            match timer {
-                Timer::Wake => {}
-                Timer::Start => {
-                    let reply = match self.do_start(&id, then) {
-                        Ok(()) => Reply::empty(204),
-                        Err(failure) => failure.into(),
-                    };
-                    self.resolve(|p| matches!(p, Pending::Started { id: waiting } if *waiting == id), &reply);
-                }
-                Timer::Exit { code } => self.exit(&id, code, then),
-                Timer::Restart if phase == container::Phase::Restarting => {
-                    // A start that fails ends the attempts; the error is kept in the state.
-                    drop(self.do_start(&id, then));
-                }
-                Timer::Restart => {}
-                Timer::Kill => self.signal(&id, 9, then),
-                Timer::Probe => self.probe(&id, then),
+        while let Some((&(due, seq), _)) = self.timers.first_key_value() {
+            if due > now.mono_ms {
+                return;
             }
-            self.settle_stops(then);
+            let Some(timer) = self.timers.remove(&(due, seq)) else { return };
+            let late_ns = i64::try_from(now.mono_ms - due).unwrap_or(0).saturating_mul(1_000_000);
+            self.fire(timer, Now { mono_ms: due, wall_ns: now.wall_ns.saturating_sub(late_ns) });
         }
-    }
-
-    /// Stops whose container has ended are answered.
-    fn settle_stops(&mut self, now: Now) {
-        let ended: Vec<(Ticket, Arc<str>, bool)> = self
-            .pending
-            .iter()
-            .filter_map(|(ticket, pending)| match pending {
-                Pending::Stopped { id, restart } if !self.is_up(id) => Some((*ticket, id.clone(), *restart)),
-                _ => None,
-            })
-            .collect();
-        for (ticket, id, restart) in ended {
-            self.tell(&id, "stop", now, &[]);
-            let reply = self.stopped(&id, restart, now);
-            self.pending.insert(ticket, Pending::Done(Box::new(reply)));
-        }
-    }
-
-    fn resolve(&mut self, is_meant: impl Fn(&Pending) -> bool, reply: &Reply) {
-        for pending in self.pending.values_mut().filter(|p| is_meant(p)) {
-            *pending = Pending::Done(Box::new(reply.clone()));
-        }
-    }
-
-    fn promise(&mut self, pending: Pending) -> Ticket {
-        self.tickets += 1;
-        let ticket = Ticket(self.tickets);
-        self.pending.insert(ticket, pending);
-        ticket
     }
 
     /// The answer that was promised, once it is there.
     pub fn take(&mut self, ticket: Ticket) -> Option<Reply> {
-        match self.pending.get(&ticket) {
-            Some(Pending::Done(_)) => {}
-            Some(_) => return None,
-            None => return Some(Failure::new(500, "the answer was taken already").into()),
-        }
-        match self.pending.remove(&ticket) {
-            Some(Pending::Done(reply)) => Some(*reply),
-            _ => None,
+        match self.tickets.get_mut(&ticket)?.take() {
+            Some(reply) => {
+                self.tickets.remove(&ticket);
+                Some(reply)
+            }
+            None => None,
         }
     }
 
-    /// The oldest and the newest API that it speaks.
-    pub(crate) fn api_range(&self) -> ((u32, u32), (u32, u32)) {
-        (self.options.min_api, self.options.max_api)
+    /// Whether that answer is still to come, or to be taken.
+    pub fn promised(&self, ticket: Ticket) -> bool {
+        self.tickets.contains_key(&ticket)
     }
 
-    /// How often anything was changed by a request.
-    pub fn mutations(&self) -> u64 {
-        self.mutations
+    /// Answers at once what [`Reply::Later`] promised, by letting time pass as far as is needed; for tests without a clock.
+    pub fn settle(&mut self, reply: Reply, now: &mut Now) -> Reply {
+        let Reply::Later(ticket) = reply else { return reply };
+        loop {
+            if let Some(reply) = self.take(ticket) {
+                return reply;
+            }
+            let Some(due) = self.next_due() else { return Reply::Later(ticket) };
+            let step = due.saturating_sub(now.mono_ms);
+            now.mono_ms += step;
+            now.wall_ns = now.wall_ns.saturating_add(i64::try_from(step).unwrap_or(i64::MAX).saturating_mul(1_000_000));
+            self.advance(*now);
+        }
     }
 
-    /// How many containers there are.
-    pub fn container_count(&self) -> usize {
-        self.containers.len()
-    }
-
-    /// Events after a sequence number, as many as are still kept.
+    /// Events after a sequence number; those older than the ring are gone.
     pub fn events_since(&self, seq: u64) -> impl Iterator<Item = &Event> {
         self.events.since(seq)
     }
 
-    /// The daemon ends and starts again. Without `live_restore` its containers end with it, and those come back whose policy says so.
-    pub fn restart_daemon(&mut self, live_restore: bool, now: Now) {
-        self.advance(now);
-        self.execs.clear();
-        self.pending.clear();
-        if live_restore {
-            return;
-        }
-        let ids: Vec<Arc<str>> = self.containers.keys().cloned().collect();
-        let mut again = Vec::new();
-        for id in ids {
-            let container = self.at(&id);
-            let was_up = container.phase.is_up() || container.phase == container::Phase::Restarting;
-            let (policy, _) = container.policy();
-            let comes_back = match policy {
-                "always" => was_up || container.phase == container::Phase::Exited,
-                "unless-stopped" => was_up && !container.stopped_by_hand,
-                "on-failure" => was_up,
-                _ => false,
-            };
-            if was_up {
-                // The daemon stops them itself: that is nobody's hand.
-                let code = match container.script.on_term {
-                    crate::behaviour::OnTerm::Ignores => 137,
-                    crate::behaviour::OnTerm::Ends { code, .. } => code.unwrap_or(143),
-                };
-                container.stopped_by_hand = true;
-                if container.phase == container::Phase::Restarting {
-                    container.phase = container::Phase::Exited;
-                } else {
-                    self.exit(&id, code, now);
-                }
-            }
-            if comes_back && self.containers.contains_key(&id) {
-                again.push(id);
-            }
-        }
-        for id in again {
-            self.at(&id).stopped_by_hand = false;
-            // One that cannot start any more stays down.
-            drop(self.do_start(&id, now));
-        }
+    /// The number of the last event.
+    pub fn last_event(&self) -> u64 {
+        self.events.last()
     }
 
-    /// What a connection to a port meets.
-    pub fn listens(&mut self, host: &str, port: u16, now: Now) -> Listening {
-        self.advance(now);
-        let Ok(address) = host.parse::<Ipv4Addr>() else { return Listening::Unreachable };
-        let (id, port) = match self.addresses.get(&address) {
-            Some(id) => (id.clone(), port),
-            None => {
-                let bound = ["0.0.0.0", host].iter().find_map(|ip| self.ports.get(&(port, (*ip).to_owned())));
-                let Some(id) = bound.filter(|_| address.is_loopback()).cloned() else {
-                    return if address.is_loopback() { Listening::Refused } else { Listening::Unreachable };
-                };
-                let inside = self.containers.get(&id).and_then(|c| c.published.iter().find(|(_, _, p)| *p == port));
-                let inside = inside.and_then(|(inside, _, _)| inside.split('/').next()?.parse().ok()).unwrap_or(port);
-                (id, inside)
-            }
-        };
-        let Some(container) = self.containers.get(&id) else { return Listening::Unreachable };
-        let script = &container.script;
-        let is_open = if script.ports.is_empty() && !script.ports_are_all { true } else { script.ports.contains(&port) };
-        match container.is_well(now.mono_ms) && is_open {
-            true => Listening::Accepts { http_status: script.http_status },
-            false => Listening::Refused,
-        }
+    /// Counts effects: it stands still while nothing is changed.
+    pub fn mutations(&self) -> u64 {
+        self.mutations
     }
 
-    /// The places on which somebody listens now: addresses and ports of running containers, and published ports.
-    pub fn open_ports(&self, mono_ms: u64) -> BTreeSet<(Ipv4Addr, u16)> {
-        let mut open = BTreeSet::new();
-        for (address, id) in &self.addresses {
-            if let Some(container) = self.containers.get(id).filter(|c| c.is_well(mono_ms)) {
-                open.extend(container.script.ports.iter().map(|port| (*address, *port)));
-            }
-        }
-        for ((port, ip), id) in &self.ports {
-            if self.containers.get(id).is_some_and(|c| c.is_well(mono_ms)) {
-                let ip = ip.parse().unwrap_or(Ipv4Addr::LOCALHOST);
-                open.insert((if ip == Ipv4Addr::UNSPECIFIED { Ipv4Addr::LOCALHOST } else { ip }, *port));
-            }
-        }
-        open
+    /// Rises with everything that somebody may wait for.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
-    fn changed(&mut self) {
-        self.mutations += 1;
+    /// What kind of engine it is.
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
-    fn timer(&mut self, at: u64, id: &Arc<str>, timer: Timer) {
-        let starts = self.containers.get(id).map_or(0, |c| c.starts);
-        self.timers.insert((at, id.clone(), starts, timer));
+    /// The world around it, to be changed.
+    pub fn world_mut(&mut self) -> &mut World {
+        &mut self.options.world
     }
 
-    /// A container that is known to be there.
-    fn at(&mut self, id: &Arc<str>) -> &mut Container {
-        self.containers.get_mut(id).expect("its id was just looked up")
-    }
-
-    fn at_if(&mut self, id: &str) -> Option<&mut Container> {
-        self.containers.get_mut(id)
-    }
-
-    /// Sixty-four hexadecimal digits that nobody has had.
-    fn fresh_id(&mut self) -> Arc<str> {
-        let mut text = String::with_capacity(64);
-        for _ in 0..4 {
-            text.push_str(&format!("{:016x}", self.next_random()));
-        }
-        text.into()
-    }
-
-    fn next_random(&mut self) -> u64 {
+    /// The next number of splitmix64.
+    fn random(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.random;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -420,58 +263,89 @@ impl Engine {
         z ^ (z >> 31)
     }
 
-    fn engine_id(&mut self) -> String {
-        const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-        let mut groups = Vec::new();
-        for _ in 0..12 {
-            let number = self.next_random();
-            let group: String = (0..4).map(|i| char::from(ALPHABET[(number >> (i * 5)) as usize & 31])).collect();
-            groups.push(group);
-        }
+    /// 64 hexadecimal digits.
+    fn hex_id(&mut self) -> Arc<str> {
+        let text: String = (0..4).map(|_| format!("{:016x}", self.random())).collect();
+        text.into()
+    }
+
+    /// As the daemon names itself: twelve groups of four.
+    fn daemon_id(&mut self) -> String {
+        const LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+        let groups: Vec<String> = (0..12)
+            .map(|_| {
+                let bits = self.random();
+                (0..4).map(|i| char::from(LETTERS[(bits >> (i * 5)) as usize % 32])).collect()
+            })
+            .collect();
         groups.join(":")
     }
 
-    /// A container by id, name, or the beginning of its id.
-    fn find_container(&self, reference: &str) -> Result<Arc<str>, Failure> {
-        let missing = || Failure::new(404, format!("No such container: {reference}"));
-        if reference.is_empty() {
-            return Err(missing());
+    fn count(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+
+    /// Something was changed.
+    fn changed(&mut self) {
+        self.mutations += 1;
+        self.version += 1;
+    }
+
+    fn promise(&mut self) -> Ticket {
+        self.ticket_count += 1;
+        let ticket = Ticket(self.ticket_count);
+        self.tickets.insert(ticket, None);
+        ticket
+    }
+
+    fn fulfil(&mut self, ticket: Ticket, reply: Reply) {
+        if let Some(slot) = self.tickets.get_mut(&ticket) {
+            *slot = Some(reply);
         }
+        self.version += 1;
+    }
+
+    fn time(&mut self, due: u64, timer: Timer) {
+        self.timer_count += 1;
+        self.timers.insert((due, self.timer_count), timer);
+    }
+
+    fn emit(
+        &mut self,
+        now: Now,
+        kind: Kind,
+        action: &str,
+        actor: &Arc<str>,
+        labels: Arc<BTreeMap<String, String>>,
+        attributes: Vec<(&'static str, Arc<str>)>,
+    ) {
+        let event = Event { seq: 0, time_ns: now.wall_ns, kind, action: action.into(), actor: actor.clone(), labels, attributes };
+        self.events.push(event);
+        self.changed();
+    }
+
+    /// A container by id, name or unambiguous beginning of the id.
+    fn find(&self, reference: &str) -> Result<Arc<str>, Failure> {
+        let missing = || Failure::new(404, format!("No such container: {reference}"));
         if let Some((id, _)) = self.containers.get_key_value(reference) {
             return Ok(id.clone());
         }
         if let Some(id) = self.names.get(reference.trim_start_matches('/')) {
             return Ok(id.clone());
         }
-        let from = std::ops::Bound::Included(reference);
-        let mut fits = self.containers.range::<str, _>((from, std::ops::Bound::Unbounded)).take_while(|(id, _)| id.starts_with(reference));
-        match (fits.next(), fits.next()) {
-            (Some((id, _)), None) => Ok(id.clone()),
-            (Some(_), Some(_)) => Err(Failure::new(400, format!("multiple IDs found with provided prefix: {reference}"))),
-            (None, _) => Err(missing()),
+        if reference.is_empty() {
+            return Err(missing());
         }
+        let mut matches = self.containers.range::<str, _>((Included(reference), Unbounded)).take_while(|(id, _)| id.starts_with(reference));
+        let first = matches.next().ok_or_else(missing)?;
+        if matches.next().is_some() {
+            return Err(Failure::new(500, format!("Multiple IDs found with provided prefix: {reference}")));
+        }
+        Ok(first.0.clone())
     }
-}
 
-/// One frame of standard output.
-pub(crate) fn frame_out(bytes: &[u8]) -> Vec<u8> {
-    reply::frame(reply::Channel::Out, bytes)
-}
-
-/// Text of a JSON value; empty when it is none.
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
-/// A JSON object of texts as a map.
-fn text_map(value: &Value) -> BTreeMap<String, String> {
-    value.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), text(v).to_owned())).collect()
-}
-
-/// A JSON list of texts.
-fn text_list(value: &Value) -> Vec<String> {
-    match value {
-        Value::String(one) => vec![one.clone()],
-        other => other.as_array().into_iter().flatten().map(|v| text(v).to_owned()).collect(),
+    fn container(&self, id: &str) -> Result<&Container, Failure> {
+        self.containers.get(id).ok_or_else(|| Failure::new(404, format!("No such container: {id}")))
     }
 }

@@ -1,647 +1,605 @@
-//! Networks and the addresses in them.
+//! Networks, their addresses, and who is in them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::ops::Bound::{Included, Unbounded};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::event::{Event, Kind};
+use super::Engine;
+use super::address::{Pool, Subnet};
+use super::container::{Attachment, NetworkMode};
+use super::event::Kind;
 use super::filter::{Filters, name_fits};
 use super::reply::{Failure, Reply, Request};
-use super::{AddressPool, Engine, text, text_list, text_map, time};
+use super::volume::string_map;
 use crate::Now;
 
 /// A network.
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
     pub(crate) id: Arc<str>,
-    pub(crate) name: String,
+    pub(crate) serial: u64,
+    pub(crate) name: Arc<str>,
     pub(crate) created_ns: i64,
-    pub(crate) order: u64,
     pub(crate) driver: String,
-    internal: bool,
-    attachable: bool,
-    labels: Arc<BTreeMap<String, String>>,
-    options: BTreeMap<String, String>,
-    /// `IPAM.Config` as it is shown.
-    ipam: Vec<Value>,
-    ipam_options: Value,
-    subnet: Option<Subnet>,
-    /// The subnet was asked for.
-    configured: bool,
-    used: BTreeSet<u32>,
-    /// Below this one all are taken.
-    free_from: u32,
-    /// Containers that run in it.
-    members: BTreeSet<Arc<str>>,
+    pub(crate) internal: bool,
+    pub(crate) attachable: bool,
+    pub(crate) ipv6: bool,
+    pub(crate) options: Value,
+    pub(crate) labels: Arc<BTreeMap<String, String>>,
+    pub(crate) ipam_options: Value,
+    pub(crate) ipam_config: Vec<Value>,
+    pub(crate) pool: Option<Pool>,
+    pub(crate) gateway: u32,
+    pub(crate) subnet_by: SubnetBy,
+    /// Containers that run in it, with their endpoints.
+    pub(crate) endpoints: BTreeMap<Arc<str>, Arc<str>>,
 }
 
+/// Who chose the subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Subnet {
-    base: u32,
-    prefix: u8,
-    gateway: u32,
+pub(crate) enum SubnetBy {
+    /// Whoever created the network: fixed addresses are possible.
+    User,
+    /// The engine.
+    Engine,
+    /// The network is predefined.
+    Predefined,
 }
 
-impl Subnet {
-    fn parse(text: &str) -> Option<(u32, u8)> {
-        let (address, prefix) = text.split_once('/')?;
-        let (address, prefix) = (u32::from(address.parse::<Ipv4Addr>().ok()?), prefix.parse::<u8>().ok()?);
-        (prefix <= 32).then(|| (address & mask(prefix), prefix))
-    }
-
-    fn contains(&self, address: u32) -> bool {
-        address & mask(self.prefix) == self.base
-    }
-
-    fn overlaps(&self, base: u32, prefix: u8) -> bool {
-        let prefix = self.prefix.min(prefix);
-        self.base & mask(prefix) == base & mask(prefix)
-    }
-
-    fn last(&self) -> u32 {
-        self.base | !mask(self.prefix)
-    }
-}
-
-fn mask(prefix: u8) -> u32 {
-    if prefix == 0 { 0 } else { u32::MAX << (32 - prefix) }
-}
-
-/// A container's end of a network.
-#[derive(Clone, Debug, Default)]
+/// A container's end of a network while it runs.
+#[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
-    pub(crate) network_id: String,
-    pub(crate) endpoint_id: String,
-    pub(crate) ip: Option<Ipv4Addr>,
-    pub(crate) gateway: String,
+    pub(crate) id: Arc<str>,
+    /// 0 = the network has no addresses.
+    pub(crate) ip: u32,
     pub(crate) prefix: u8,
-    pub(crate) aliases: Vec<String>,
-    pub(crate) ipam: Value,
-    pub(crate) links: Value,
-    /// The container's short id is one of the aliases.
-    pub(crate) has_short_id: bool,
-}
-
-impl Endpoint {
-    pub(crate) fn from_given(given: &Value) -> Self {
-        Self {
-            aliases: text_list(&given["Aliases"]),
-            ipam: given["IPAMConfig"].as_object().filter(|o| !o.is_empty()).map_or(Value::Null, |o| json!(o)),
-            links: given["Links"].clone(),
-            ..Self::default()
-        }
-    }
-
-    pub(crate) fn show(&self, id: &str, on_default_bridge: bool) -> Value {
-        let mut aliases = self.aliases.clone();
-        if self.has_short_id && !on_default_bridge {
-            aliases.push(id[..12.min(id.len())].to_owned());
-        }
-        json!({
-            "IPAMConfig": self.ipam,
-            "Links": self.links,
-            "Aliases": if aliases.is_empty() { Value::Null } else { json!(aliases) },
-            "NetworkID": self.network_id,
-            "EndpointID": self.endpoint_id,
-            "Gateway": self.gateway,
-            "IPAddress": self.ip.map(|ip| ip.to_string()).unwrap_or_default(),
-            "IPPrefixLen": self.prefix,
-            "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0,
-            "MacAddress": self.ip.map(mac).unwrap_or_default(),
-            "DriverOpts": null,
-        })
-    }
-}
-
-pub(crate) fn mac(ip: Ipv4Addr) -> String {
-    let o = ip.octets();
-    format!("02:42:{:02x}:{:02x}:{:02x}:{:02x}", o[0], o[1], o[2], o[3])
+    pub(crate) gateway: u32,
+    pub(crate) mac: String,
 }
 
 impl Network {
-    pub(crate) fn is_predefined(&self) -> bool {
-        matches!(self.name.as_str(), "bridge" | "host" | "none")
+    pub(crate) fn predefined(&self) -> bool {
+        self.subnet_by == SubnetBy::Predefined
     }
 
-    fn event(&self, action: &str, now: Now, container: Option<&str>) -> Event {
-        let mut attributes: Vec<(&'static str, Arc<str>)> =
-            vec![("name", self.name.as_str().into()), ("type", self.driver.as_str().into())];
-        attributes.extend(container.map(|c| ("container", Arc::from(c))));
-        Event {
-            seq: 0,
-            time_ns: now.wall_ns,
-            kind: Kind::Network,
-            action: action.into(),
-            actor: self.id.clone(),
-            labels: Arc::default(),
-            attributes,
-        }
-    }
-
-    fn show(&self, members: Value) -> Value {
+    fn json(&self, containers: Value) -> Value {
         json!({
-            "Name": self.name, "Id": &*self.id, "Created": time::nano(self.created_ns), "Scope": "local", "Driver": self.driver,
-            "EnableIPv6": false,
-            "IPAM": { "Driver": "default", "Options": self.ipam_options, "Config": self.ipam },
-            "Internal": self.internal, "Attachable": self.attachable, "Ingress": false,
-            "ConfigFrom": { "Network": "" }, "ConfigOnly": false,
-            "Containers": members, "Options": self.options, "Labels": *self.labels,
+            "Name": &*self.name,
+            "Id": &*self.id,
+            "Created": super::time::nano(self.created_ns),
+            "Scope": "local",
+            "Driver": self.driver,
+            "EnableIPv6": self.ipv6,
+            "IPAM": { "Driver": "default", "Options": self.ipam_options, "Config": self.ipam_config },
+            "Internal": self.internal,
+            "Attachable": self.attachable,
+            "Ingress": false,
+            "ConfigFrom": { "Network": "" },
+            "ConfigOnly": false,
+            "Containers": containers,
+            "Options": self.options,
+            "Labels": &*self.labels,
         })
     }
+}
 
-    /// The lowest free address, or the asked one.
-    fn allocate(&mut self, asked: Option<Ipv4Addr>) -> Result<Option<Ipv4Addr>, Failure> {
-        let Some(subnet) = self.subnet else { return Ok(None) };
-        if let Some(asked) = asked {
-            let number = u32::from(asked);
-            if !subnet.contains(number) {
-                return Err(Failure::new(
-                    400,
-                    "Invalid address ".to_owned() + &asked.to_string() + ": It does not belong to any of this network's subnets",
-                ));
-            }
-            if number == subnet.gateway || !self.used.insert(number) {
-                return Err(Failure::new(403, "Address already in use"));
-            }
-            return Ok(Some(asked));
-        }
-        let mut candidate = self.free_from.max(subnet.base + 1);
-        while candidate == subnet.gateway || self.used.contains(&candidate) {
-            candidate += 1;
-        }
-        if candidate >= subnet.last() {
-            return Err(Failure::new(
-                500,
-                "no available IPv4 addresses on this network's address pools: ".to_owned() + &self.name + " (" + &self.id + ")",
-            ));
-        }
-        self.used.insert(candidate);
-        self.free_from = candidate + 1;
-        Ok(Some(candidate.into()))
-    }
+fn address(ip: u32) -> String {
+    if ip == 0 { String::new() } else { Ipv4Addr::from(ip).to_string() }
+}
 
-    fn release(&mut self, ip: Ipv4Addr) {
-        let number = u32::from(ip);
-        self.used.remove(&number);
-        self.free_from = self.free_from.min(number);
+/// An endpoint as inspect shows it.
+pub(crate) fn endpoint_json(attachment: &Attachment) -> Value {
+    let end = attachment.endpoint.as_ref();
+    json!({
+        "IPAMConfig": attachment.ipam,
+        "Links": attachment.links,
+        "Aliases": if attachment.aliases.is_empty() { Value::Null } else { json!(attachment.aliases) },
+        "NetworkID": &*attachment.network_id,
+        "EndpointID": end.map_or("", |e| &e.id),
+        "Gateway": end.map_or_else(String::new, |e| address(e.gateway)),
+        "IPAddress": end.map_or_else(String::new, |e| address(e.ip)),
+        "IPPrefixLen": end.map_or(0, |e| e.prefix),
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "MacAddress": end.map_or("", |e| e.mac.as_str()),
+        "DriverOpts": attachment.driver_opts,
+    })
+}
+
+/// An attachment from what the client sent.
+pub(crate) fn attachment(body: Option<&Value>) -> Attachment {
+    let body = body.unwrap_or(&Value::Null);
+    let aliases = body.get("Aliases").and_then(Value::as_array).into_iter().flatten();
+    let part = |key: &str| body.get(key).filter(|v| !v.is_null()).cloned();
+    Attachment {
+        ipam: part("IPAMConfig"),
+        aliases: aliases.filter_map(Value::as_str).map(str::to_owned).collect(),
+        links: part("Links"),
+        driver_opts: part("DriverOpts"),
+        mac: body.get("MacAddress").and_then(Value::as_str).filter(|m| !m.is_empty()).map(str::to_owned),
+        ..Attachment::default()
     }
 }
 
 impl Engine {
-    pub(super) fn provide_networks(&mut self, now: Now) {
+    pub(crate) fn predefined_networks(&mut self, now: Now) {
+        let subnet = self.options.pool.bridge();
+        self.next_pool = 1;
         for (name, driver) in [("none", "null"), ("host", "host"), ("bridge", "bridge")] {
-            let subnet = (name == "bridge").then(|| self.free_subnet());
-            let options: BTreeMap<String, String> = match name {
-                "bridge" => [
-                    ("default_bridge", "true"),
-                    ("enable_icc", "true"),
-                    ("enable_ip_masquerade", "true"),
-                    ("host_binding_ipv4", "0.0.0.0"),
-                    ("name", "docker0"),
-                ]
-                .iter()
-                .map(|(k, v)| (format!("com.docker.network.bridge.{k}"), (*v).to_owned()))
-                .chain([("com.docker.network.driver.mtu".to_owned(), "1500".to_owned())])
-                .collect(),
-                _ => BTreeMap::new(),
+            let id = self.hex_id();
+            let bridge = name == "bridge";
+            let mut pool = bridge.then(|| Pool::new(subnet, None));
+            let gateway = pool.as_mut().and_then(Pool::any).unwrap_or(0);
+            let options = if bridge {
+                json!({
+                    "com.docker.network.bridge.default_bridge": "true",
+                    "com.docker.network.bridge.enable_icc": "true",
+                    "com.docker.network.bridge.enable_ip_masquerade": "true",
+                    "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
+                    "com.docker.network.bridge.name": "docker0",
+                    "com.docker.network.driver.mtu": "1500",
+                })
+            } else {
+                json!({})
             };
-            let ipam = subnet.iter().map(|(base, prefix)| json!({ "Subnet": format!("{}/{prefix}", Ipv4Addr::from(*base)) })).collect();
             let network = Network {
-                id: self.fresh_id(),
-                name: name.to_owned(),
+                id,
+                serial: 0,
+                name: name.into(),
                 created_ns: now.wall_ns,
-                order: self.next_order(),
                 driver: driver.to_owned(),
                 internal: false,
                 attachable: false,
-                labels: Arc::default(),
+                ipv6: false,
                 options,
-                ipam,
+                labels: Arc::default(),
                 ipam_options: Value::Null,
-                subnet: subnet.map(|(base, prefix)| Subnet { base, prefix, gateway: base + 1 }),
-                configured: false,
-                used: BTreeSet::new(),
-                free_from: 0,
-                members: BTreeSet::new(),
+                ipam_config: if bridge { vec![json!({ "Subnet": subnet.to_string() })] } else { Vec::new() },
+                pool,
+                gateway,
+                subnet_by: SubnetBy::Predefined,
+                endpoints: BTreeMap::new(),
             };
-            self.networks.insert(network.id.clone(), network);
+            self.keep_network(network);
         }
     }
 
-    pub(super) fn next_order(&mut self) -> u64 {
-        self.order += 1;
-        self.order
+    fn keep_network(&mut self, mut network: Network) {
+        network.serial = self.count();
+        self.network_names.entry(network.name.clone()).or_default().insert(network.id.clone());
+        self.network_ages.insert(network.serial, network.id.clone());
+        self.networks.insert(network.id.clone(), network);
     }
 
-    /// The next pool that overlaps with none.
-    fn free_subnet(&self) -> (u32, u8) {
-        let wide = |a: u8, b: u8| (u32::from(Ipv4Addr::new(a, b, 0, 0)), 16_u8);
-        let pools: Vec<(u32, u8)> = match self.options.pool {
-            AddressPool::Bridge => (17..32)
-                .map(|b| wide(172, b))
-                .chain((0..16).map(|c| (u32::from(Ipv4Addr::new(192, 168, c * 16, 0)), 20)))
-                .chain((0..=255).map(|b| wide(10, b)))
-                .collect(),
-            AddressPool::Loopback => (16..=255).map(|b| wide(127, b)).collect(),
-        };
-        let is_free = |(base, prefix): &(u32, u8)| self.networks.values().filter_map(|n| n.subnet).all(|s| !s.overlaps(*base, *prefix));
-        pools.into_iter().find(is_free).unwrap_or_else(|| wide(100, 64))
-    }
-
-    /// A network by id, name, or the beginning of its id.
-    pub(super) fn find_network(&self, reference: &str) -> Result<Arc<str>, Failure> {
+    /// A network by id, name or beginning of its id.
+    pub(crate) fn find_network(&self, reference: &str) -> Result<Arc<str>, Failure> {
         if let Some((id, _)) = self.networks.get_key_value(reference) {
             return Ok(id.clone());
         }
-        let named: Vec<&Network> = self.networks.values().filter(|n| n.name == reference).collect();
-        match named.as_slice() {
-            [one] => return Ok(one.id.clone()),
-            [] => {}
-            many => return Err(Failure::new(400, format!("{} matches found based on name: network {reference} is ambiguous", many.len()))),
-        }
-        let mut fits = self.networks.keys().filter(|id| !reference.is_empty() && id.starts_with(reference));
-        match (fits.next(), fits.next()) {
-            (Some(id), None) => Ok(id.clone()),
-            (Some(_), Some(_)) => Err(Failure::new(400, format!("network {reference} is ambiguous"))),
-            (None, _) => Err(Failure::new(404, format!("network {reference} not found"))),
-        }
-    }
-
-    pub(super) fn networks_request(&mut self, request: &Request, parts: &[&str], now: Now) -> Result<Reply, Failure> {
-        match (request.method.as_str(), parts) {
-            ("GET", []) => self.list_networks(request),
-            ("POST", ["create"]) => self.create_network(&request.json()?, now),
-            ("POST", ["prune"]) => Ok(self.prune_networks(now)),
-            ("GET", [reference]) => {
-                if let Some(value) = request.get("verbose").filter(|v| !matches!(*v, "1" | "0" | "true" | "false")) {
-                    return Err(Failure::new(
-                        400,
-                        format!("invalid value for verbose: {value}: strconv.ParseBool: parsing \"{value}\": invalid syntax"),
-                    ));
-                }
-                let id = self.find_network(reference)?;
-                Ok(Reply::ok(self.show_network(&id, true)))
+        if let Some(ids) = self.network_names.get(reference) {
+            let mut all = ids.iter();
+            if let (Some(first), None) = (all.next(), all.next()) {
+                return Ok(first.clone());
             }
-            ("DELETE", [reference]) => self.remove_network(reference, now),
-            ("POST", [reference, "connect"]) => self.connect(reference, &request.json()?, now),
-            ("POST", [reference, "disconnect"]) => self.disconnect(reference, &request.json()?, now),
-            _ => Err(Failure::new(404, "page not found")),
+            let message = format!("network {reference} is ambiguous ({} matches found based on name)", ids.len());
+            return Err(Failure::new(400, message));
         }
-    }
-
-    fn show_network(&self, id: &str, with_members: bool) -> Value {
-        let network = &self.networks[id];
-        let member = |id: &Arc<str>| {
-            let container = self.containers.get(id)?;
-            let endpoint = container.endpoints.values().find(|e| e.network_id == *network.id)?;
-            let address = endpoint.ip.map(|ip| format!("{ip}/{}", endpoint.prefix)).unwrap_or_default();
-            Some((
-                id.to_string(),
-                json!({
-                    "Name": container.name, "EndpointID": endpoint.endpoint_id, "MacAddress": endpoint.ip.map(mac).unwrap_or_default(),
-                    "IPv4Address": address, "IPv6Address": "",
-                }),
-            ))
-        };
-        let members: serde_json::Map<String, Value> =
-            if with_members { network.members.iter().filter_map(member).collect() } else { serde_json::Map::new() };
-        network.show(Value::Object(members))
-    }
-
-    fn list_networks(&self, request: &Request) -> Result<Reply, Failure> {
-        let filters = Filters::parse(request.get("filters"))?.only(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;
-        if let Some(odd) = filters.values("type").iter().find(|t| !matches!(t.as_str(), "custom" | "builtin")) {
-            return Err(Failure::new(500, format!("invalid filter: 'type'='{odd}'")));
+        let missing = || Failure::new(404, format!("network {reference} not found"));
+        if reference.is_empty() {
+            return Err(missing());
         }
-        let dangling = filters.boolean("dangling")?;
-        let mut list: Vec<&Network> = self
+        let matches: Vec<&Arc<str>> = self
             .networks
-            .values()
-            .filter(|n| {
-                filters.any_of("driver", |d| d == n.driver)
-                    && filters.any_of("id", |i| n.id.starts_with(i))
-                    && filters.any_of("name", |p| name_fits(p, &n.name))
-                    && filters.any_of("scope", |s| s == "local")
-                    && filters.any_of("type", |t| (t == "builtin") == n.is_predefined())
-                    && filters.labels(&n.labels)
-                    && dangling.is_none_or(|wanted| wanted == (n.members.is_empty() && !n.is_predefined()))
-            })
+            .range::<str, _>((Included(reference), Unbounded))
+            .map(|(id, _)| id)
+            .take_while(|id| id.starts_with(reference))
+            .take(2)
             .collect();
-        list.sort_by_key(|n| n.order);
-        Ok(Reply::ok(list.iter().map(|n| self.show_network(&n.id, false)).collect()))
+        match matches.as_slice() {
+            [] => Err(missing()),
+            [one] => Ok((*one).clone()),
+            _ => Err(Failure::new(400, format!("network {reference} is ambiguous (2 matches found based on ID prefix)"))),
+        }
     }
 
-    fn create_network(&mut self, body: &Value, now: Now) -> Result<Reply, Failure> {
-        let name = text(&body["Name"]).to_owned();
-        let twins: Vec<Arc<str>> = self.networks.values().filter(|n| n.name == name).map(|n| n.id.clone()).collect();
-        if matches!(name.as_str(), "bridge" | "host" | "none") {
+    pub(crate) fn network_create(&mut self, request: &Request, now: Now) -> Result<Reply, Failure> {
+        let body = request.json()?;
+        let text = |key: &str| body.get(key).and_then(Value::as_str).unwrap_or_default();
+        let flag = |key: &str| body.get(key).and_then(Value::as_bool).unwrap_or(false);
+        let name = text("Name");
+        if matches!(name, "bridge" | "host" | "none") {
             return Err(Failure::new(403, format!("operation is not permitted on predefined {name} network ")));
-        }
-        if !twins.is_empty() && body["CheckDuplicate"].as_bool() == Some(true) {
-            return Err(Failure::new(409, format!("network with name {name} already exists")));
-        }
-        let driver = match text(&body["Driver"]) {
-            "" => "bridge",
-            driver => driver,
-        };
-        if !matches!(driver, "bridge" | "macvlan" | "ipvlan") {
-            return Err(match driver {
-                "overlay" => super::system::no_swarm(&["networks"]),
-                "host" | "null" => Failure::new(403, format!("only one instance of \"{driver}\" network is allowed")),
-                _ => Failure::new(404, format!("plugin \"{driver}\" not found")),
-            });
-        }
-        let ipam_driver = text(&body["IPAM"]["Driver"]);
-        if !matches!(ipam_driver, "" | "default") {
-            return Err(Failure::new(404, format!("plugin \"{ipam_driver}\" not found")));
         }
         if name.trim().is_empty() {
             return Err(Failure::new(500, format!("invalid name: {name}")));
         }
-        let asked = &body["IPAM"]["Config"][0];
-        let configured = asked["Subnet"].is_string();
-        let (base, prefix) = match text(&asked["Subnet"]) {
-            "" => self.free_subnet(),
-            subnet => Subnet::parse(subnet)
-                .ok_or_else(|| Failure::new(500, format!("Invalid subnet {subnet} : invalid CIDR address: {subnet}")))?,
-        };
-        if self.networks.values().filter_map(|n| n.subnet).any(|s| s.overlaps(base, prefix)) {
-            return Err(Failure::new(403, "Pool overlaps with other one on this address space"));
+        let same = self.network_names.get(name).and_then(|ids| ids.first()).cloned();
+        // From 1.44 on, names are unique in any case.
+        if same.is_some() && (flag("CheckDuplicate") || request.api >= (1, 44)) {
+            return Err(Failure::new(409, format!("network with name {name} already exists")));
         }
-        let gateway = match text(&asked["Gateway"]) {
-            "" => base + 1,
-            gateway => gateway.parse::<Ipv4Addr>().map(u32::from).map_err(|_| Failure::new(400, format!("invalid gateway: {gateway}")))?,
-        };
-        let subnet = Subnet { base, prefix, gateway };
-        if !subnet.contains(gateway) {
-            let gateway = Ipv4Addr::from(gateway);
-            return Err(Failure::new(500, format!("failed to allocate gateway ({gateway}): Requested address is out of range")));
+        let ipam = body.get("IPAM").cloned().unwrap_or(Value::Null);
+        for driver in [text("Driver"), ipam.get("Driver").and_then(Value::as_str).unwrap_or_default()] {
+            if !matches!(driver, "" | "bridge" | "default") && !matches!(driver, "macvlan" | "ipvlan") {
+                return Err(match driver {
+                    "overlay" => Failure::new(
+                        503,
+                        "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to \
+                         swarm and try again.",
+                    ),
+                    "host" | "null" => Failure::new(403, format!("only one instance of \"{driver}\" network is allowed")),
+                    _ => Failure::new(404, format!("plugin \"{driver}\" not found")),
+                });
+            }
         }
-        let mut shown = json!({ "Subnet": format!("{}/{prefix}", Ipv4Addr::from(base)) });
-        if let Some(range) = asked["IPRange"].as_str().filter(|r| !r.is_empty()) {
-            shown["IPRange"] = range.into();
-        }
-        if !configured || asked["Gateway"].is_string() {
-            shown["Gateway"] = Ipv4Addr::from(gateway).to_string().into();
-        }
-        let range = asked["IPRange"].as_str().and_then(Subnet::parse).map_or(0, |(first, _)| first);
-        self.changed();
+        let (pool, gateway, subnet_by, config) = self.lay_out(&ipam)?;
         let network = Network {
-            id: self.fresh_id(),
-            name: name.clone(),
+            id: self.hex_id(),
+            serial: 0,
+            name: name.into(),
             created_ns: now.wall_ns,
-            order: self.next_order(),
-            driver: driver.to_owned(),
-            internal: body["Internal"].as_bool().unwrap_or(false),
-            attachable: body["Attachable"].as_bool().unwrap_or(false),
-            labels: Arc::new(text_map(&body["Labels"])),
-            options: text_map(&body["Options"]),
-            ipam: vec![shown],
-            ipam_options: body["IPAM"]["Options"].clone(),
-            subnet: Some(subnet),
-            configured,
-            used: BTreeSet::new(),
-            free_from: range,
-            members: BTreeSet::new(),
+            driver: if text("Driver").is_empty() { "bridge" } else { text("Driver") }.to_owned(),
+            internal: flag("Internal"),
+            attachable: flag("Attachable"),
+            ipv6: flag("EnableIPv6"),
+            options: body.get("Options").filter(|o| o.is_object()).cloned().unwrap_or_else(|| json!({})),
+            labels: Arc::new(string_map(body.get("Labels"))),
+            ipam_options: ipam.get("Options").cloned().unwrap_or(Value::Null),
+            ipam_config: vec![config],
+            pool: Some(pool),
+            gateway,
+            subnet_by,
+            endpoints: BTreeMap::new(),
         };
         let id = network.id.clone();
-        self.events.push(network.event("create", now, None));
-        self.networks.insert(id.clone(), network);
-        let warning = twins.first().map(|twin| format!("Network with name {name} (id : {twin}) already exists")).unwrap_or_default();
-        Ok(Reply::created(json!({ "Id": &*id, "Warning": warning })))
+        let attributes = vec![("name", network.name.clone()), ("type", network.driver.as_str().into())];
+        self.keep_network(network);
+        self.emit(now, Kind::Network, "create", &id, Arc::default(), attributes);
+        let warning = same.map_or_else(String::new, |other| format!("Network with name {name} (id : {other}) already exists"));
+        Ok(Reply::Json { status: 201, body: json!({ "Id": &*id, "Warning": warning }) })
     }
 
-    fn remove_network(&mut self, reference: &str, now: Now) -> Result<Reply, Failure> {
-        let id = self.find_network(reference).map_err(|f| match f.message.strip_suffix("is ambiguous") {
-            Some(_) if f.status == 400 => {
-                let count = self.networks.values().filter(|n| n.name == reference).count();
-                Failure::new(400, format!("network {reference} is ambiguous ({count} matches found based on name)"))
+    /// The addresses of a new network.
+    fn lay_out(&mut self, ipam: &Value) -> Result<(Pool, u32, SubnetBy, Value), Failure> {
+        let config = ipam.get("Config").and_then(Value::as_array).and_then(|c| c.first()).cloned().unwrap_or(Value::Null);
+        let text = |key: &str| config.get(key).and_then(Value::as_str).filter(|t| !t.is_empty());
+        let Some(asked) = text("Subnet") else {
+            let subnet = self.free_subnet()?;
+            let mut pool = Pool::new(subnet, None);
+            let gateway = pool.any().unwrap_or(0);
+            let config = json!({ "Subnet": subnet.to_string(), "Gateway": address(gateway) });
+            return Ok((pool, gateway, SubnetBy::Engine, config));
+        };
+        let bad = || Failure::new(500, format!("Invalid subnet {asked} : invalid CIDR address: {asked}"));
+        let subnet = Subnet::parse(asked).ok_or_else(bad)?;
+        if self.networks.values().filter_map(|n| n.pool.as_ref()).any(|p| p.subnet.overlaps(subnet)) {
+            return Err(Failure::new(403, "Pool overlaps with other one on this address space"));
+        }
+        let range =
+            text("IPRange").map(|r| Subnet::parse(r).ok_or_else(|| Failure::new(500, format!("invalid CIDR address: {r}")))).transpose()?;
+        let mut pool = Pool::new(subnet, range);
+        let gateway = match text("Gateway") {
+            None => pool.any().unwrap_or(0),
+            Some(gateway) => {
+                let ip = gateway.parse::<Ipv4Addr>().ok().map(u32::from).filter(|ip| subnet.has(*ip));
+                let out = || Failure::new(500, format!("failed to allocate gateway ({gateway}): Requested address is out of range"));
+                let ip = ip.ok_or_else(out)?;
+                pool.take(ip);
+                ip
             }
-            _ => f,
-        })?;
+        };
+        let mut shown = json!({ "Subnet": asked });
+        for key in ["IPRange", "Gateway"] {
+            if let Some(value) = text(key) {
+                shown[key] = json!(value);
+            }
+        }
+        if let Some(aux) = config.get("AuxiliaryAddresses").filter(|a| a.is_object()) {
+            shown["AuxiliaryAddresses"] = aux.clone();
+            for ip in string_map(Some(aux)).values().filter_map(|a| a.parse::<Ipv4Addr>().ok()) {
+                pool.take(u32::from(ip));
+            }
+        }
+        Ok((pool, gateway, SubnetBy::User, shown))
+    }
+
+    /// The next subnet that overlaps with none; the daemon goes on from the last one it gave.
+    fn free_subnet(&mut self) -> Result<Subnet, Failure> {
+        let all = self.options.pool.len();
+        for step in 0..all {
+            let index = (self.next_pool + step) % all;
+            let subnet = self.options.pool.at(index);
+            if !self.networks.values().filter_map(|n| n.pool.as_ref()).any(|p| p.subnet.overlaps(subnet)) {
+                self.next_pool = (index + 1) % all;
+                return Ok(subnet);
+            }
+        }
+        Err(Failure::new(404, "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network"))
+    }
+
+    pub(crate) fn network_inspect(&self, reference: &str, request: &Request) -> Result<Reply, Failure> {
+        if let Some(verbose) = request.get("verbose")
+            && !matches!(verbose, "" | "1" | "t" | "T" | "true" | "TRUE" | "True" | "0" | "f" | "F" | "false" | "FALSE" | "False")
+        {
+            let message = format!("invalid value for verbose: {verbose}: strconv.ParseBool: parsing \"{verbose}\": invalid syntax");
+            return Err(Failure::new(400, message));
+        }
+        if let Some(count) = self.network_names.get(reference).map(|ids| ids.len()).filter(|n| *n > 1) {
+            return Err(Failure::new(400, format!("{count} matches found based on name: network {reference} is ambiguous")));
+        }
+        let network = &self.networks[&self.find_network(reference)?];
+        let row = |(id, endpoint): (&Arc<str>, &Arc<str>)| {
+            let container = self.containers.get(id)?;
+            let end = container.networks.values().filter_map(|a| a.endpoint.as_ref()).find(|e| e.id == *endpoint)?;
+            let ip = if end.ip == 0 { String::new() } else { format!("{}/{}", address(end.ip), end.prefix) };
+            let row = json!({
+                "Name": &*container.name, "EndpointID": &*end.id, "MacAddress": end.mac, "IPv4Address": ip, "IPv6Address": "",
+            });
+            Some((id.to_string(), row))
+        };
+        let containers: serde_json::Map<String, Value> = network.endpoints.iter().filter_map(row).collect();
+        Ok(Reply::ok(network.json(containers.into())))
+    }
+
+    pub(crate) fn network_list(&self, request: &Request) -> Result<Reply, Failure> {
+        let known = ["driver", "type", "name", "id", "label", "scope", "dangling"];
+        let filters = Filters::parse(request.get("filters"))?.only(&known)?;
+        if let Some(bad) = filters.values("type").iter().find(|t| !matches!(t.as_str(), "builtin" | "custom")) {
+            return Err(Failure::new(500, format!("invalid filter: 'type'='{bad}'")));
+        }
+        let dangling = filters.boolean("dangling")?;
+        let wanted = |n: &&Network| {
+            filters.any_of("name", |v| n.name.contains(v) || name_fits(v, &n.name))
+                && filters.any_of("id", |v| n.id.starts_with(v))
+                && filters.any_of("driver", |v| n.driver == v)
+                && filters.any_of("scope", |v| v == "local")
+                && filters.any_of("type", |v| (v == "builtin") == n.predefined())
+                && filters.labels(&n.labels)
+                && // The daemon looks at containers later: all that could be unused counts as unused.
+                dangling.is_none_or(|d| d != n.predefined())
+        };
+        let rows = self.network_ages.values().filter_map(|id| self.networks.get(id)).filter(wanted).map(|n| n.json(json!({})));
+        Ok(Reply::ok(rows.collect::<Vec<_>>().into()))
+    }
+
+    pub(crate) fn network_remove(&mut self, reference: &str, now: Now) -> Result<Reply, Failure> {
+        let id = self.find_network(reference)?;
         let network = &self.networks[&id];
-        if network.is_predefined() {
+        if network.predefined() {
             return Err(Failure::new(403, format!("{} is a pre-defined network and cannot be removed", network.name)));
         }
-        if !network.members.is_empty() {
+        if !network.endpoints.is_empty() {
             let message = format!("error while removing network: network {} id {id} has active endpoints", network.name);
             return Err(Failure::new(403, message));
         }
-        let event = network.event("destroy", now, None);
-        self.changed();
-        self.events.push(event);
-        self.networks.remove(&id);
-        Ok(Reply::empty(204))
+        self.drop_network(&id, now);
+        Ok(Reply::Empty { status: 204 })
     }
 
-    fn prune_networks(&mut self, now: Now) -> Reply {
-        let idle = |n: &&Network| {
-            !n.is_predefined() && n.members.is_empty() && !self.containers.values().any(|c| c.endpoints.contains_key(&n.name))
-        };
-        let unused: Vec<(Arc<str>, String)> = self.networks.values().filter(idle).map(|n| (n.id.clone(), n.name.clone())).collect();
-        for (id, _) in &unused {
-            if let Some(network) = self.networks.remove(id) {
-                self.events.push(network.event("destroy", now, None));
-                self.changed();
+    fn drop_network(&mut self, id: &Arc<str>, now: Now) {
+        let Some(network) = self.networks.remove(id) else { return };
+        self.network_ages.remove(&network.serial);
+        if let Some(ids) = self.network_names.get_mut(&network.name) {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.network_names.remove(&network.name);
             }
         }
-        let names: Vec<&String> = unused.iter().map(|(_, name)| name).collect();
-        Reply::ok(json!({ "NetworksDeleted": if names.is_empty() { Value::Null } else { json!(names) } }))
+        let attributes = vec![("name", network.name), ("type", network.driver.as_str().into())];
+        self.emit(now, Kind::Network, "destroy", id, Arc::default(), attributes);
     }
 
-    fn connect(&mut self, reference: &str, body: &Value, now: Now) -> Result<Reply, Failure> {
-        let network_id = self.find_network(reference)?;
-        let id = self.find_container(text(&body["Container"]))?;
-        let network = &self.networks[&network_id];
-        let (name, driver) = (network.name.clone(), network.driver.clone());
-        let is_alone = |mode: &str| mode == "none" || mode == "host";
-        let modes: Vec<String> = self.at(&id).endpoints.keys().cloned().collect();
-        if is_alone(&name) || modes.iter().any(|m| is_alone(m)) {
-            let kind = if name == "host" || modes.iter().any(|m| m == "host") { "host" } else { "private (none)" };
-            let message = match kind {
-                "host" => "container cannot be disconnected from host network or connected to host network".to_owned(),
-                kind => format!("container cannot be connected to multiple networks with one of the networks in {kind} mode"),
-            };
-            return Err(Failure::new(if kind == "host" { 403 } else { 400 }, message));
+    pub(crate) fn network_prune(&mut self, request: &Request, now: Now) -> Result<Reply, Failure> {
+        let filters = Filters::parse(request.get("filters"))?.only(&["label", "label!", "until"])?;
+        let unused = |n: &&Network| !n.predefined() && n.endpoints.is_empty() && filters.labels(&n.labels);
+        let gone: Vec<(Arc<str>, Arc<str>)> = self.networks.values().filter(unused).map(|n| (n.id.clone(), n.name.clone())).collect();
+        for (id, _) in &gone {
+            self.drop_network(id, now);
         }
-        let mut endpoint = Endpoint::from_given(&body["EndpointConfig"]);
-        endpoint.has_short_id = true;
-        let fixed = text(&endpoint.ipam["IPv4Address"]).to_owned();
-        let up = self.is_up(&id);
-        if up && self.at(&id).endpoints.get(&name).is_some_and(|e| e.network_id == *network_id) {
-            let container = self.at(&id).name.clone();
-            return Err(Failure::new(403, format!("endpoint with name {container} already exists in network {name}")));
-        }
-        if !fixed.is_empty() && !self.networks[&network_id].configured {
-            return Err(Failure::new(
-                400,
-                "user specified IP address is supported only when connecting to networks with user configured subnets",
-            ));
-        }
-        self.changed();
-        self.at(&id).endpoints.insert(name.clone(), endpoint);
-        if up {
-            if let Err(failure) = self.join(&id, &name, now) {
-                self.at(&id).endpoints.remove(&name);
-                return Err(failure);
-            }
-        } else {
-            let _ = driver;
-        }
-        Ok(Reply::empty(200))
+        let names: Vec<&str> = gone.iter().map(|(_, name)| &**name).collect();
+        Ok(Reply::ok(json!({ "NetworksDeleted": if names.is_empty() { Value::Null } else { json!(names) } })))
     }
 
-    fn disconnect(&mut self, reference: &str, body: &Value, now: Now) -> Result<Reply, Failure> {
-        let who = text(&body["Container"]);
-        let force = body["Force"].as_bool().unwrap_or(false);
+    pub(crate) fn network_connect(&mut self, reference: &str, request: &Request, now: Now) -> Result<Reply, Failure> {
+        let body = request.json()?;
+        let id = self.find(body.get("Container").and_then(Value::as_str).unwrap_or_default())?;
         let network_id = match self.find_network(reference) {
-            Ok(id) => Some(id),
-            // A network that is gone can still be taken off a container, by the name that the container knows.
-            Err(failure) => {
-                let id = self.find_container(who).map_err(|_| failure.clone())?;
-                if force && self.at(&id).endpoints.contains_key(reference) { None } else { return Err(failure) }
+            Ok(network) => network,
+            // It is written down and looked for when the container starts.
+            Err(_) if !self.containers[&id].phase.lives() => {
+                if let Some(container) = self.containers.get_mut(&id) {
+                    container.networks.insert(reference.into(), Box::new(attachment(body.get("EndpointConfig"))));
+                }
+                self.changed();
+                return Ok(Reply::Empty { status: 200 });
             }
+            Err(missing) => return Err(missing),
         };
-        let id = match self.find_container(who) {
-            Ok(id) => id,
-            Err(_) if force => return Err(Failure::new(404, format!("endpoint {who} not found"))),
-            Err(failure) => return Err(failure),
-        };
-        let name = network_id.as_ref().map_or_else(|| reference.to_owned(), |n| self.networks[n].name.clone());
-        if name == "host" {
-            return Err(Failure::new(403, "container cannot be disconnected from host network or connected to host network"));
-        }
-        if !self.at(&id).endpoints.contains_key(&name) {
-            return Err(Failure::new(500, format!("container {id} is not connected to network {name}")));
-        }
-        self.changed();
-        if self.is_up(&id) {
-            self.leave(&id, &name, Some(now));
-        }
-        self.at(&id).endpoints.remove(&name);
-        Ok(Reply::empty(200))
-    }
-
-    /// A starting container joins its networks.
-    pub(super) fn join_networks(&mut self, id: &Arc<str>, now: Now) -> Result<(), Failure> {
-        let names: Vec<String> = self.at(id).endpoints.keys().cloned().collect();
-        for name in &names {
-            self.join(id, name, now)?;
-        }
-        self.publish(id)
-    }
-
-    fn join(&mut self, id: &Arc<str>, name: &str, now: Now) -> Result<(), Failure> {
-        let network_id = self.find_network(name)?;
-        let endpoint_id = self.fresh_id().to_string();
-        let asked = text(&self.at(id).endpoints[name].ipam["IPv4Address"]).to_owned();
-        let network = self.networks.get_mut(&network_id).expect("it was just found");
-        if !asked.is_empty() && !network.configured {
-            return Err(Failure::new(
-                400,
-                "user specified IP address is supported only when connecting to networks with user configured subnets",
-            ));
-        }
-        let ip = network.allocate(asked.parse().ok())?;
-        network.members.insert(id.clone());
-        let (gateway, prefix) = network.subnet.map_or((String::new(), 0), |s| (Ipv4Addr::from(s.gateway).to_string(), s.prefix));
-        let gateway = if network.internal { String::new() } else { gateway };
-        let event = network.event("connect", now, Some(id));
-        if let Some(ip) = ip {
-            self.addresses.insert(ip, id.clone());
-        }
-        let endpoint = self.at(id).endpoints.get_mut(name).expect("its name was just listed");
-        endpoint.network_id = network_id.to_string();
-        endpoint.endpoint_id = endpoint_id;
-        (endpoint.ip, endpoint.gateway, endpoint.prefix) = (ip, gateway, prefix);
-        endpoint.has_short_id = true;
-        self.events.push(event);
-        Ok(())
-    }
-
-    fn publish(&mut self, id: &Arc<str>) -> Result<(), Failure> {
-        let container = self.at(id);
-        let bindings: Vec<(String, String, String)> = container.host["PortBindings"]
-            .as_object()
-            .into_iter()
-            .flatten()
-            .flat_map(|(port, list)| {
-                list.as_array()
-                    .into_iter()
-                    .flatten()
-                    .map(|b| (port.clone(), text(&b["HostIp"]).to_owned(), text(&b["HostPort"]).to_owned()))
-                    .collect::<Vec<_>>()
-            })
-            .collect();
-        let name = container.name.clone();
-        let endpoint_id = container.endpoints.values().next().map(|e| e.endpoint_id.clone()).unwrap_or_default();
-        let mut published = Vec::new();
-        for (port, ip, wanted) in bindings {
-            let ip = if ip.is_empty() { "0.0.0.0".to_owned() } else { ip };
-            let host_port = match wanted.split('-').next().unwrap_or_default().parse::<u16>() {
-                Ok(0) | Err(_) => self.ephemeral_port(),
-                Ok(port) => port,
-            };
-            // Another protocol is another port.
-            let key_ip = if port.ends_with("/udp") { format!("udp:{ip}") } else { ip.clone() };
-            let any = if port.ends_with("/udp") { "udp:0.0.0.0" } else { "0.0.0.0" };
-            let is_taken = self.ports.keys().any(|(p, i)| {
-                *p == host_port && (*i == key_ip || i == any || (key_ip == any && i.starts_with("udp:") == any.starts_with("udp:")))
-            });
-            if is_taken {
-                self.at(id).published = published;
+        let network = &self.networks[&network_id];
+        let container = &self.containers[&id];
+        let name = network.name.clone();
+        let wanted = attachment(body.get("EndpointConfig"));
+        let alone = |driver: &str| matches!(driver, "host" | "null");
+        match &container.mode {
+            NetworkMode::Container(_) => {
                 return Err(Failure::new(
-                    500,
-                    format!(
-                        "driver failed programming external connectivity on endpoint {name} ({endpoint_id}): Bind for {ip}:{host_port} failed: port is already allocated"
-                    ),
+                    400,
+                    "container sharing network namespace with another container or host cannot be connected to any other network",
                 ));
             }
-            self.ports.insert((host_port, key_ip), id.clone());
-            published.push((port, ip, host_port));
+            NetworkMode::None => return Err(Failure::new(400, private_mode())),
+            NetworkMode::Host => {
+                return Err(Failure::new(
+                    400,
+                    "container sharing network namespace with another container or host cannot be connected to any other network",
+                ));
+            }
+            NetworkMode::Named(_) if network.driver == "null" && !container.networks.is_empty() => {
+                return Err(Failure::new(400, private_mode()));
+            }
+            NetworkMode::Named(_) if alone(&network.driver) => {
+                return Err(Failure::new(400, "container cannot be disconnected from host network or connected to host network"));
+            }
+            NetworkMode::Named(_) => {}
         }
-        self.at(id).published = published;
+        self.check_address(&network_id, &wanted)?;
+        let container = &self.containers[&id];
+        if container.phase.lives() && container.networks.get(&name).is_some_and(|a| a.endpoint.is_some()) {
+            let message = format!("endpoint with name {} already exists in network {name}", container.name);
+            return Err(Failure::new(403, message));
+        }
+        let mut wanted = wanted;
+        // Nothing said about the endpoint: what was said before stays.
+        if body.get("EndpointConfig").is_none_or(Value::is_null)
+            && let Some(before) = container.networks.get(&name)
+        {
+            wanted = (**before).clone();
+        }
+        if !network.predefined() {
+            let short = container.short_id().to_owned();
+            if !wanted.aliases.contains(&short) {
+                wanted.aliases.push(short);
+            }
+        }
+        let joined = if container.phase.lives() { self.join(&id, &name, &network_id, &mut wanted, now) } else { Ok(()) };
+        // Even where the network refused, the daemon remembers what was asked for.
+        if let Some(container) = self.containers.get_mut(&id) {
+            container.networks.insert(name, Box::new(wanted));
+        }
+        self.changed();
+        joined?;
+        Ok(Reply::Empty { status: 200 })
+    }
+
+    /// Whether a wished address can be had at all in that network.
+    pub(crate) fn check_address(&self, network: &str, wanted: &Attachment) -> Result<(), Failure> {
+        let Some(network) = self.networks.get(network) else { return Ok(()) };
+        match wanted.fixed_ip() {
+            Some(_) if network.subnet_by != SubnetBy::User => Err(Failure::new(
+                400,
+                "user specified IP address is supported only when connecting to networks with user configured subnets",
+            )),
+            Some(ip) if ip.parse::<Ipv4Addr>().is_err() => Err(Failure::new(400, format!("invalid IPv4 address: {ip}"))),
+            _ if network.predefined() && !wanted.aliases.is_empty() => {
+                Err(Failure::new(400, "network-scoped alias is supported only for containers in user defined networks"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives a container an endpoint in a network, and says so.
+    pub(crate) fn join(
+        &mut self,
+        id: &Arc<str>,
+        name: &Arc<str>,
+        network_id: &Arc<str>,
+        attachment: &mut Attachment,
+        now: Now,
+    ) -> Result<(), Failure> {
+        let endpoint_id = self.hex_id();
+        let Some(network) = self.networks.get_mut(network_id) else {
+            return Err(Failure::new(404, format!("network {name} not found")));
+        };
+        let (mut ip, mut prefix) = (0, 0);
+        if let Some(pool) = network.pool.as_mut() {
+            ip = match attachment.fixed_ip().and_then(|ip| ip.parse::<Ipv4Addr>().ok()).map(u32::from) {
+                Some(ip) if !pool.subnet.has(ip) => {
+                    return Err(Failure::new(
+                        500,
+                        format!("Invalid address {}: It does not belong to any of this network's subnets", address(ip)),
+                    ));
+                }
+                Some(ip) if !pool.take(ip) => return Err(Failure::new(403, "Address already in use")),
+                Some(ip) => ip,
+                None => {
+                    let message = format!("no available IPv4 addresses on this network's address pools: {} ({network_id})", network.name);
+                    pool.any().ok_or_else(|| Failure::new(500, message))?
+                }
+            };
+            prefix = pool.subnet.prefix;
+        }
+        let gateway = if ip == 0 || network.internal && network.gateway == 0 { 0 } else { network.gateway };
+        let [a, b, c, d] = ip.to_be_bytes();
+        let mac = match &attachment.mac {
+            Some(mac) => mac.clone(),
+            None if ip == 0 => String::new(),
+            None => format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}"),
+        };
+        network.endpoints.insert(id.clone(), endpoint_id.clone());
+        let attributes = vec![("container", id.clone()), ("name", network.name.clone()), ("type", network.driver.as_str().into())];
+        attachment.network_id = network_id.clone();
+        attachment.endpoint = Some(Endpoint { id: endpoint_id, ip, prefix, gateway, mac });
+        if ip != 0 {
+            self.addresses.insert(ip, id.clone());
+        }
+        self.emit(now, Kind::Network, "connect", network_id, Arc::default(), attributes);
         Ok(())
     }
 
-    fn ephemeral_port(&mut self) -> u16 {
-        let port = self.next_port;
-        self.next_port = if port >= 60_999 { 32_768 } else { port + 1 };
-        port
+    /// Takes the endpoint back.
+    pub(crate) fn leave(&mut self, id: &Arc<str>, attachment: &mut Attachment, now: Now) {
+        let Some(endpoint) = attachment.endpoint.take() else { return };
+        self.addresses.remove(&endpoint.ip);
+        let Some(network) = self.networks.get_mut(&attachment.network_id) else { return };
+        network.endpoints.remove(id);
+        if let Some(pool) = network.pool.as_mut() {
+            pool.free(endpoint.ip);
+        }
+        let attributes = vec![("container", id.clone()), ("name", network.name.clone()), ("type", network.driver.as_str().into())];
+        let network_id = network.id.clone();
+        self.emit(now, Kind::Network, "disconnect", &network_id, Arc::default(), attributes);
     }
 
-    /// A container that ended leaves its networks; with a time, that is told.
-    pub(super) fn leave_networks(&mut self, id: &Arc<str>, told: Option<Now>) {
-        let names: Vec<String> = self.at(id).endpoints.iter().filter(|(_, e)| !e.endpoint_id.is_empty()).map(|(n, _)| n.clone()).collect();
-        for name in &names {
-            self.leave(id, name, told);
+    pub(crate) fn network_disconnect(&mut self, reference: &str, request: &Request, now: Now) -> Result<Reply, Failure> {
+        let body = request.json()?;
+        let asked = body.get("Container").and_then(Value::as_str).unwrap_or_default();
+        let force = body.get("Force").and_then(Value::as_bool).unwrap_or(false);
+        let found = self.find_network(reference);
+        let id = match self.find(asked) {
+            Ok(id) => id,
+            Err(_) if force => return Err(found.err().unwrap_or_else(|| Failure::new(404, format!("endpoint {asked} not found")))),
+            Err(missing) => return Err(missing),
+        };
+        let container = &self.containers[&id];
+        let remembered = !container.phase.lives() || (force && found.is_err());
+        if remembered {
+            let name: Arc<str> = found.as_ref().map_or_else(|_| reference.into(), |n| self.networks[n].name.clone());
+            let taken = self.containers.get_mut(&id).and_then(|c| c.networks.remove(&name));
+            let not_in = || Failure::new(500, format!("container {id} is not connected to the network {name}"));
+            let mut attachment = taken.ok_or_else(not_in)?;
+            self.leave(&id, &mut attachment, now);
+        } else {
+            let network = found.clone()?;
+            let name = self.networks[&network].name.clone();
+            if container.mode == NetworkMode::Host && &*name == "host" {
+                return Err(Failure::new(400, "container cannot be disconnected from host network or connected to host network"));
+            }
+            let not_in = || Failure::new(500, format!("container {id} is not connected to network {name}"));
+            // Attached by name or by id.
+            let key = [&name, &network].into_iter().find(|k| container.networks.contains_key(*k)).cloned().ok_or_else(not_in)?;
+            let taken = self.containers.get_mut(&id).and_then(|c| c.networks.remove(&key));
+            self.leave(&id, &mut *taken.ok_or_else(not_in)?, now);
         }
-        self.ports.retain(|_, owner| owner != id);
-        self.at(id).published.clear();
+        // Said once more: the daemon has two places that say it.
+        if let Ok(network) = found {
+            self.network_event(&network, "disconnect", Some(&id), now);
+        }
+        self.changed();
+        Ok(Reply::Empty { status: 200 })
     }
 
-    fn leave(&mut self, id: &Arc<str>, name: &str, told: Option<Now>) {
-        let Some(endpoint) = self.at(id).endpoints.get_mut(name) else { return };
-        let (ip, network_id) = (endpoint.ip.take(), endpoint.network_id.clone());
-        if std::mem::take(&mut endpoint.endpoint_id).is_empty() {
-            return;
-        }
-        endpoint.gateway.clear();
-        endpoint.prefix = 0;
-        if let Some(ip) = ip {
-            self.addresses.remove(&ip);
-        }
-        if let Some(network) = self.networks.get_mut(network_id.as_str()) {
-            network.members.remove(id);
-            if let Some(ip) = ip {
-                network.release(ip);
-            }
-            if let Some(now) = told {
-                let event = network.event("disconnect", now, Some(id));
-                self.events.push(event);
-            }
-        }
+    fn network_event(&mut self, id: &Arc<str>, action: &str, container: Option<&Arc<str>>, now: Now) {
+        let Some(network) = self.networks.get(id) else { return };
+        let mut attributes: Vec<(&'static str, Arc<str>)> = container.map(|c| ("container", c.clone())).into_iter().collect();
+        attributes.extend([("name", network.name.clone()), ("type", network.driver.as_str().into())]);
+        self.emit(now, Kind::Network, action, id, Arc::default(), attributes);
     }
+}
+
+fn private_mode() -> &'static str {
+    "container cannot be connected to multiple networks with one of the networks in private (none) mode"
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::event::{Event, EventFilter};
+use super::event::EventFilter;
 
 /// One API request, already taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,19 +56,8 @@ impl Request {
         if self.body.iter().all(u8::is_ascii_whitespace) {
             return Err(Failure::new(500, "EOF"));
         }
-        serde_json::from_slice(&self.body).map_err(|_| {
-            let first = self.body.iter().find(|b| !b.is_ascii_whitespace()).copied().unwrap_or(b'?');
-            if matches!(first, b'{' | b'[' | b'"') {
-                Failure::new(500, "unexpected EOF")
-            } else {
-                Failure::new(500, format!("invalid character '{}' looking for beginning of value", char::from(first)))
-            }
-        })
-    }
-
-    /// The body as a JSON object, empty when there is none.
-    pub(crate) fn json_or_empty(&self) -> Result<Value, Failure> {
-        if self.body.is_empty() { Ok(json!({})) } else { self.json() }
+        let wrong = |_| Failure::new(500, super::filter::go_json_error(&String::from_utf8_lossy(&self.body), "unexpected EOF"));
+        serde_json::from_slice(&self.body).map_err(wrong)
     }
 }
 
@@ -123,13 +112,8 @@ pub enum Reply {
     Later(Ticket),
     /// The head goes out at once, the body as it comes: [`super::Engine::poll`].
     Stream(Stream),
-    /// Output that is all there, on a connection that becomes a raw stream where the client asks for that.
-    Hijack {
-        /// What goes out.
-        output: Vec<u8>,
-        /// Whether what the client sends comes back.
-        echo: bool,
-    },
+    /// The connection becomes a raw stream: [`super::Engine::poll`] for what goes out, `echo` says what to do with what comes in.
+    Hijack(Stream),
 }
 
 impl Reply {
@@ -137,19 +121,12 @@ impl Reply {
         Self::Json { status: 200, body }
     }
 
-    pub(crate) fn created(body: Value) -> Self {
-        Self::Json { status: 201, body }
-    }
-
-    pub(crate) fn empty(status: u16) -> Self {
-        Self::Empty { status }
-    }
-
     /// The status code that the head will have, if it is known.
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Json { status, .. } | Self::Empty { status } | Self::Bytes { status, .. } => Some(*status),
-            Self::Stream(_) | Self::Hijack { .. } => Some(200),
+            Self::Stream(_) => Some(200),
+            Self::Hijack(_) => Some(101),
             Self::Later(_) => None,
         }
     }
@@ -170,6 +147,8 @@ pub enum Stream {
     Wait(WaitFeed),
     /// The progress of a pull.
     Pull(PullFeed),
+    /// Bytes that are all there, and then, where `echo` says so, what the client sends.
+    Done(Output),
 }
 
 /// Where a follower of events stands.
@@ -184,13 +163,22 @@ pub struct EventFeed {
 #[derive(Clone, Debug)]
 pub struct LogFeed {
     pub(crate) container: Arc<str>,
-    pub(crate) next: usize,
-    /// Goes on until the container has ended once more than this; `None` = ends with what is there.
-    pub(crate) follow: Option<u64>,
+    pub(crate) next: u64,
+    pub(crate) follow: Follow,
     pub(crate) stdout: bool,
     pub(crate) stderr: bool,
     pub(crate) timestamps: bool,
     pub(crate) raw: bool,
+    pub(crate) until: Option<i64>,
+}
+
+/// When a log has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Follow {
+    /// With what is there.
+    No,
+    /// When the container has ended once more than this.
+    UntilExit(u64),
 }
 
 /// What is waited for, and since when.
@@ -216,11 +204,29 @@ pub(crate) enum WaitFor {
 /// A pull under way.
 #[derive(Clone, Debug)]
 pub struct PullFeed {
-    /// When each line comes, monotonic.
     pub(crate) lines: Vec<(u64, Value)>,
     pub(crate) next: usize,
-    /// What is there when the last line has come.
     pub(crate) image: Option<String>,
+}
+
+/// Output that is there from the beginning.
+#[derive(Clone, Debug, Default)]
+pub struct Output {
+    pub(crate) bytes: Vec<u8>,
+    /// Whether what the client sends comes back, and framed how.
+    pub(crate) echo: Echo,
+}
+
+/// What becomes of the client's input on a hijacked connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Echo {
+    /// It is swallowed.
+    #[default]
+    No,
+    /// It comes back in frames of the standard output.
+    Framed,
+    /// It comes back as it is.
+    Raw,
 }
 
 /// One look at a stream.
@@ -231,7 +237,7 @@ pub enum Polled {
     /// These bytes; there may be more.
     Data(Vec<u8>),
     /// An event, so that it can be lost or doubled on the way.
-    Event(Event),
+    Event(super::event::Event),
     /// The end.
     End,
 }

@@ -73,7 +73,11 @@ pub(crate) fn sim(args: &SimArgs) -> Done {
 
 async fn tcp(sim: &Sim, address: Option<SocketAddr>) -> Result<(), CliError> {
     match address {
-        Some(address) => sim.serve_tcp(address).await.map_err(|error| refused(&address.to_string(), error)),
+        Some(address) => {
+            let because = |error| refused(&address.to_string(), error);
+            let listener = tokio::net::TcpListener::bind(address).await.map_err(because)?;
+            sim.serve_tcp(listener).await.map_err(because)
+        }
         None => std::future::pending().await,
     }
 }
