@@ -250,10 +250,14 @@ impl<'a> Follower<'a> {
                 if let Some(line) = lost(&error) {
                     return Err(line);
                 }
+                let is_known = self.world.container_unreadable(&id, error.line());
                 if error.retry() == Retry::Transient {
-                    self.look_again(Thing::Container(id.clone()));
+                    self.look_again(Thing::Container(id));
+                    // Nobody knows whose it is: who asked may have just made it, and must not take it for absent.
+                    if !is_known {
+                        return Ok(Picture::Old);
+                    }
                 }
-                self.world.container_unreadable(&id, error.line());
             }
             Looked::Network(id, Err(e)) => return self.failed(Thing::Network(id), &e),
             Looked::Networks(Err(e)) => return self.failed(Thing::Networks, &e),

@@ -211,13 +211,14 @@ impl World {
         Foreign::Noted
     }
 
-    /// One container of ours could not be read.
-    pub fn container_unreadable(&self, id: &Name, message: String) {
+    /// One container could not be read. Gives whether it is one of ours, whose owner then has a gap.
+    pub fn container_unreadable(&self, id: &Name, message: String) -> bool {
         let mut inner = self.lock();
         let owner = inner.containers.get(id).and_then(|c| c.stamp.as_ref()).map(|s| s.owner.clone());
-        let Some(owner) = owner else { return };
+        let Some(owner) = owner else { return false };
         inner.gaps.insert(id.clone(), (owner.clone(), message));
         self.settle(inner, BTreeSet::from([owner]));
+        true
     }
 
     /// Takes one network as it is now; `None` = it is gone.
