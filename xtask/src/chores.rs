@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::engine::{Engine, SHARED};
 use crate::fuzz;
+use crate::sim;
 use crate::steps::{Outcome, Steps, cargo, root, run, succeeds, target_dir};
 
 /// How long each fuzz target runs in CI.
@@ -27,6 +28,7 @@ pub(crate) fn ci() -> Result<()> {
     });
     steps.step("generated files", || check_generated().map(|()| Outcome::Done));
     steps.step("test", || test(&[]).map(|()| Outcome::Done));
+    steps.step("simulation", || sim::ci().map(|()| Outcome::Done));
     steps.step("fuzz", || fuzz::run(&fuzz::Options { seconds: FUZZ_SECONDS, ..fuzz::Options::default() }).map(|()| Outcome::Done));
     steps.step("check for aarch64", check_other_target);
     steps.finish()

@@ -6,6 +6,7 @@ mod chores;
 mod docker;
 mod engine;
 mod fuzz;
+mod sim;
 mod steps;
 
 use std::process::ExitCode;
@@ -15,11 +16,13 @@ use anyhow::{Result, bail};
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   test [ARGS]              build the binary, start Docker if none answers, run all tests; ARGS go to the runner
-  ci                       fmt, clippy, generated files, test, fuzz 60 s a target, check for aarch64
+  ci                       fmt, clippy, generated files, test, simulation, fuzz 60 s a target, check for aarch64
   codegen [--check]        write the generated files, or only say which are out of date
   tidy                     fmt and codegen
   fuzz [TARGET] [--seconds N] [--keep]
                            run the fuzz targets, guided by coverage; --keep adds what was found to fuzz/corpus
+  sim --seed N [--log] [--shrink] [--mutant NAME] | --seeds A..B [--jobs N] [--stop-at-first] | --twice A..B | --recorded DIR
+                           play the whole operator against a simulated engine in virtual time
   bench [--quick] [--bin PATH]
                            measure against Compose v2 and bare API calls, on a real Docker
 ";
@@ -43,6 +46,7 @@ fn run() -> Result<()> {
         ["codegen", "--check"] => chores::check_generated(),
         ["tidy"] => chores::tidy(),
         ["fuzz", rest @ ..] => fuzz::run(&fuzz::Options::parse(rest)?),
+        ["sim", rest @ ..] => sim::sim(rest),
         ["bench", rest @ ..] => bench::run(&bench::Options::parse(rest)?),
         _ => bail!("{USAGE}"),
     }

@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +13,8 @@ use anyhow::{Context, Result, bail};
 use qm_api::mutant::{self, Mutant};
 use qm_tests::simulation::{self, Script, Verdict};
 
-const USAGE: &str = "usage: sim (--seed N | --seeds A..B) [--mutant NAME] [--log] [--shrink] [--jobs N] [--stop-at-first]";
+const USAGE: &str =
+    "usage: sim (--seed N | --seeds A..B | --twice A..B | --recorded DIR) [--mutant NAME] [--log] [--shrink] [--jobs N] [--stop-at-first]";
 
 thread_local! {
     static SEED: Cell<u64> = const { Cell::new(0) };
@@ -51,6 +53,8 @@ pub unsafe extern "C" fn getrandom(buffer: *mut u8, length: usize, flags: u32) -
 struct Options {
     seed: Option<u64>,
     seeds: Option<(u64, u64)>,
+    twice: Option<(u64, u64)>,
+    recorded: Option<PathBuf>,
     mutant: Option<String>,
     log: bool,
     shrink: bool,
@@ -77,11 +81,9 @@ fn parse() -> Result<Options> {
         let mut value = || arguments.next().with_context(|| format!("{argument} wants a value"));
         match argument.as_str() {
             "--seed" => options.seed = Some(value()?.parse()?),
-            "--seeds" => {
-                let text = value()?;
-                let (from, to) = text.split_once("..").context("--seeds wants A..B")?;
-                options.seeds = Some((from.parse()?, to.parse()?));
-            }
+            "--seeds" => options.seeds = Some(range(&value()?)?),
+            "--twice" => options.twice = Some(range(&value()?)?),
+            "--recorded" => options.recorded = Some(value()?.into()),
             "--mutant" => options.mutant = Some(value()?),
             "--jobs" => options.jobs = value()?.parse()?,
             "--keep" => options.keep = Some(value()?.split(',').filter(|t| !t.is_empty()).map(str::parse).collect::<Result<_, _>>()?),
@@ -94,9 +96,20 @@ fn parse() -> Result<Options> {
     Ok(options)
 }
 
+fn range(text: &str) -> Result<(u64, u64)> {
+    let (from, to) = text.split_once("..").context("seeds are given as A..B")?;
+    Ok((from.parse()?, to.parse()?))
+}
+
 /// Whether all went well.
 fn run() -> Result<bool> {
     let options = parse()?;
+    if let Some((from, to)) = options.twice {
+        return twice(from, to, &options);
+    }
+    if let Some(folder) = &options.recorded {
+        return recorded(folder);
+    }
     match (options.seed, options.seeds) {
         (Some(seed), None) => one(seed, &options),
         (None, Some((from, to))) => many(from, to, &options),
@@ -178,6 +191,56 @@ fn shrink(seed: u64, options: &Options) -> Result<bool> {
     }
     print!("{}", child(seed, options, Some(&keep))?.1);
     Ok(false)
+}
+
+/// Plays seeds forwards and, in other processes, backwards: the same seed must leave the same log, byte for byte.
+fn twice(from: u64, to: u64, options: &Options) -> Result<bool> {
+    let digest = |seed: u64| -> Result<String> {
+        let (_, output) = child(seed, options, None)?;
+        let last = output.lines().rev().find(|l| l.starts_with("seed ")).unwrap_or_default();
+        Ok(last.split(' ').nth(3).unwrap_or_default().to_owned())
+    };
+    let forwards = (from..to).map(&digest).collect::<Result<Vec<_>>>()?;
+    let mut backwards = (from..to).rev().map(&digest).collect::<Result<Vec<_>>>()?;
+    backwards.reverse();
+    let differ: Vec<u64> = (from..to).zip(forwards.iter().zip(&backwards)).filter(|(_, (a, b))| a != b).map(|(seed, _)| seed).collect();
+    println!("seeds {from}..{to} twice: {} differ {differ:?}", differ.len());
+    Ok(differ.is_empty())
+}
+
+/// Plays what is recorded: seeds that failed once and must pass, and for each mutant a seed that must catch it.
+fn recorded(folder: &Path) -> Result<bool> {
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).with_context(|| format!("{name} cannot be read"));
+    let lines = |text: String| -> Vec<String> {
+        text.lines().map(|l| l.split('#').next().unwrap_or_default().trim().to_owned()).filter(|l| !l.is_empty()).collect()
+    };
+    let mut fine = true;
+    let failed_once = lines(read("failed-once.txt")?);
+    for line in &failed_once {
+        let (passes, output) = child(line.parse().with_context(|| format!("`{line}` is no seed"))?, &Options::default(), None)?;
+        if !passes {
+            print!("{output}");
+            fine = false;
+        }
+    }
+    let killers = lines(read("killers.txt")?);
+    let mut survivors = Vec::new();
+    for mutant in Mutant::ALL {
+        let name = mutant.name();
+        let seed = killers.iter().find_map(|l| l.strip_prefix(&name)?.trim().parse::<u64>().ok());
+        let Some(seed) = seed else {
+            survivors.push(format!("{name} (no seed is recorded)"));
+            continue;
+        };
+        let (passes, _) = child(seed, &Options { mutant: Some(name.clone()), ..Options::default() }, None)?;
+        // A seed that fails without the mutant says nothing about it.
+        let (is_honest, _) = child(seed, &Options::default(), None)?;
+        if passes || !is_honest {
+            survivors.push(format!("{name} with seed {seed}"));
+        }
+    }
+    println!("{} seeds that failed once; {} mutants, not caught: {survivors:?}", failed_once.len(), Mutant::ALL.len());
+    Ok(fine && survivors.is_empty())
 }
 
 fn many(from: u64, to: u64, options: &Options) -> Result<bool> {

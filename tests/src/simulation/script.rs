@@ -178,11 +178,11 @@ fn draw_act(rng: &mut Rng, roll: u64) -> Act {
         _ => rng.between(20_000, 90_000),
     };
     match roll {
-        0..=24 => Act::Change(rng.next()),
-        25..=44 => Act::Meddle(rng.next()),
-        45..=53 => Act::Person(rng.next()),
-        54..=56 => Act::HalfWritten { for_ms: for_ms.min(20_000), choice: rng.next() },
-        57..=60 => Act::BadDocument { for_ms, choice: rng.next() },
+        0..=24 => Act::Change(rng.draw()),
+        25..=44 => Act::Meddle(rng.draw()),
+        45..=53 => Act::Person(rng.draw()),
+        54..=56 => Act::HalfWritten { for_ms: for_ms.min(20_000), choice: rng.draw() },
+        57..=60 => Act::BadDocument { for_ms, choice: rng.draw() },
         61..=62 => Act::Emptied { for_ms },
         63 => Act::Hidden { for_ms },
         64..=80 => Act::Engine { for_ms, trouble: *rng.pick(&Trouble::ALL).expect("there are some") },
@@ -195,7 +195,7 @@ fn draw_act(rng: &mut Rng, roll: u64) -> Act {
             down_ms: for_ms.min(40_000),
             power: rng.chance(40),
         },
-        96 => Act::BootWithoutFile { choice: rng.next() },
+        96 => Act::BootWithoutFile { choice: rng.draw() },
         97 => Act::StoreLost { down_ms: for_ms.min(40_000) },
         _ => Act::ClockJump { by_ms: (rng.between(0, 7_200_000) as i64) * if rng.chance(50) { 1 } else { -1 } },
     }
