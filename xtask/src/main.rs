@@ -23,8 +23,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                            run the fuzz targets, guided by coverage; --keep adds what was found to fuzz/corpus
   sim --seed N [--log] [--shrink] [--mutant NAME] | --seeds A..B [--jobs N] [--stop-at-first] | --twice A..B | --recorded DIR
                            play the whole operator against a simulated engine in virtual time
-  bench [--quick] [--bin PATH]
-                           measure against Compose v2 and bare API calls, on a real Docker
+  bench [--quick] [--only NAME] [--bin PATH]
+                           measure against Compose v2 and bare API calls, on a real Docker, and at scale on a simulated one
 ";
 
 fn main() -> ExitCode {

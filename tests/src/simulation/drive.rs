@@ -21,8 +21,8 @@ const HALF_WRITTEN: &str = "its file is half written";
 const TICK_MS: u64 = 1_000;
 /// How long the engine may be away before anybody's status may change; the grace is 30 s.
 const WITHIN_GRACE_MS: u64 = 27_000;
-/// How long after the grace a status must have changed: the watchdog on the events needs up to 40 s to notice.
-const AFTER_GRACE_MS: u64 = 85_000;
+/// How long after the loss a status must have changed: the grace, and some time for the news to be written.
+const AFTER_GRACE_MS: u64 = 50_000;
 
 /// What has come of a run.
 #[derive(Clone, Debug, Default)]

@@ -12,6 +12,9 @@ use super::town::{Check, Conduct, Id, PORT, Service, Town};
 pub const INSTANCE: &str = "sim";
 /// How old the operator's picture of health may be, in milliseconds: three checks of 5 s with their time-outs, and the grace of 30 s.
 const PICTURE_MS: u64 = 75_000;
+/// How long what was begun before a suspension may take to its end, in milliseconds: a replacement is not left half done, and each of its
+/// calls may be slow.
+const BEGUN_MS: u64 = 120_000;
 /// How long after something changed a rule about it does not count, in milliseconds: what was begun before may end.
 const SETTLE_MS: u64 = 1_000;
 
@@ -278,7 +281,7 @@ impl Judge {
         if verb == "remove" && call.query.contains("v=true") | call.query.contains("v=1") {
             self.violation(format!("a container is removed with its volumes: {what}"));
         }
-        if self.suspended.iter().any(|s| s.covers(&owner) && s.since_ms + SETTLE_MS < now.mono_ms) {
+        if self.suspended.iter().any(|s| s.covers(&owner) && s.since_ms + BEGUN_MS < now.mono_ms) {
             self.violation(format!("a suspended service is written to: {}/{} by {what}", owner.0, owner.1));
         }
         if self.still.contains(&owner) {

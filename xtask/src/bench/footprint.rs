@@ -23,7 +23,8 @@ fn manifests(namespace: &str, count: usize) -> BTreeMap<String, String> {
     (0..count).map(|n| (format!("i{n:03}.yaml"), service(namespace, &format!("i{n:03}"), &spec))).collect()
 }
 
-fn resident_mib(pid: u32) -> Result<f64> {
+/// Resident memory of a process.
+pub(super) fn resident_mib(pid: u32) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     let kib: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;

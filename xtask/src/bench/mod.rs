@@ -9,6 +9,7 @@ mod footprint;
 mod operator;
 mod proxy;
 mod report;
+mod scale;
 mod steady;
 
 use std::path::PathBuf;
@@ -25,6 +26,8 @@ use report::Report;
 pub(crate) struct Options {
     /// Few rounds and small sets: whether the bench works, not what it says.
     pub(crate) quick: bool,
+    /// Only the measurements whose name has this in it.
+    pub(crate) only: Option<String>,
     /// The binary to measure; built when not given.
     pub(crate) binary: Option<PathBuf>,
 }
@@ -37,8 +40,9 @@ impl Options {
         while let Some(argument) = rest.next() {
             match *argument {
                 "--quick" => options.quick = true,
+                "--only" => options.only = Some((*rest.next().context("--only wants a part of a name")?).to_owned()),
                 "--bin" => options.binary = Some(PathBuf::from(rest.next().context("--bin wants a path")?)),
-                other => bail!("`{other}` is no option of bench: --quick, --bin PATH"),
+                other => bail!("`{other}` is no option of bench: --quick, --only NAME, --bin PATH"),
             }
         }
         Ok(options)
@@ -63,16 +67,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let setup = Setup { binary, engine_socket: engine.socket.clone(), docker_host: engine.host() };
     let mut report = Report::default();
     let rounds = if options.quick { 2 } else { 7 };
-    let measurements: [(&str, &Measurement<'_>); 7] = [
+    let counts: &[usize] = if options.quick { &[200] } else { &[1_000, 10_000] };
+    let measurements: [(&str, &Measurement<'_>); 8] = [
         ("20 containers cold", &|r| cold::twenty(&setup, compose.as_deref(), rounds, r)),
         ("12 gated services", &|r| cold::gated(&setup, compose.as_deref(), rounds, r)),
         ("no-op pass", &|r| steady::no_op(&setup, compose.as_deref(), rounds, r)),
         ("file drop to first write", &|r| steady::file_drop(&setup, if options.quick { 7 } else { 100 }, r)),
         ("event to repair", &|r| steady::repair(&setup, if options.quick { 7 } else { 100 }, r)),
         ("idle", &|r| footprint::idle(&setup, if options.quick { 10 } else { 100 }, r)),
+        ("scale", &|r| scale::scale(&setup, counts, r)),
         ("start and size", &|r| footprint::start_and_size(&setup, rounds, r)),
     ];
-    for (name, measure) in measurements {
+    for (name, measure) in measurements.into_iter().filter(|(name, _)| options.only.as_ref().is_none_or(|only| name.contains(only))) {
         println!("==> {name}");
         if let Err(error) = measure(&mut report) {
             println!("    FAILED: {error:#}");

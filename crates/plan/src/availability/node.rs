@@ -172,7 +172,8 @@ impl Node {
                     Own::Unseen { message, .. } => format!("last known: {message}"),
                     _ => "last known: not observed since the start".to_owned(),
                 };
-                (OwnView { availability: recorded.availability, reason: recorded.reason, message }, None, true, Some(recorded.until_ms))
+                let until = (!planted(Mutant::EndlessGrace)).then_some(recorded.until_ms);
+                (OwnView { availability: recorded.availability, reason: recorded.reason, message }, None, true, until)
             }
             (Own::Pending, None) if self.recorded.is_some() => (four(Reason::Unknown, "not observed since the start"), None, false, None),
             (Own::Pending, None) => (four(Reason::Pending, "not observed yet"), None, false, None),
