@@ -87,7 +87,7 @@ fn a_docker_for_tests_is_served() {
 fn probe(address: &str, port: u16) -> String {
     for _ in 0..200 {
         if let Ok(mut stream) = TcpStream::connect((address, port)) {
-            stream.write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n").unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n").unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).unwrap();
             return answer;
