@@ -256,8 +256,7 @@ impl<'a> Shell<'a> {
                         flow => flow,
                     }
                 }
-                // Without a terminal its input is at its end at once.
-                None => Flow::Code(0),
+                None => self.script_file(args),
             },
             "cat" if args.is_empty() => {
                 self.echoes = true;
@@ -319,6 +318,20 @@ impl<'a> Shell<'a> {
                 None if self.only_applets => Flow::Code(0),
                 None => Flow::Forever,
             },
+        }
+    }
+
+    /// `sh FILE`; without a file its input is at its end at once, as nobody has a terminal.
+    fn script_file(&mut self, args: &[String]) -> Flow {
+        let Some(path) = args.iter().find(|a| !a.starts_with('-')) else { return Flow::Code(0) };
+        let Some(file) = self.files.get(&normal(path)) else {
+            self.print(Channel::Err, &format!("sh: can't open '{path}': No such file or directory"), true);
+            return Flow::Code(2);
+        };
+        let text = String::from_utf8_lossy(&file.content.clone()).into_owned();
+        match self.script(&text) {
+            Flow::Exit(code) => Flow::Code(code),
+            flow => flow,
         }
     }
 
@@ -696,6 +709,8 @@ fn tokens(text: &str) -> Vec<Token> {
                 word.extend(chars.next());
             }
             ' ' | '\t' => flush(&mut word, &mut quoted, &mut has_word, &mut out),
+            // A comment; the end of its line stays.
+            '#' if !has_word => while chars.next_if(|c| *c != '\n').is_some() {},
             '\n' | ';' => {
                 flush(&mut word, &mut quoted, &mut has_word, &mut out);
                 out.push(Token::Operator(";".to_owned()));
@@ -795,5 +810,16 @@ mod tests {
         assert_eq!(run("sleep 1.4; exec httpd -f -p 80").0, None);
         assert_eq!(run("nc -lk -p 6379 -e true").3, [6379]);
         assert_eq!(run("trap 'exit 5' TERM; while :; do sleep 0.1; done").4, Some(5));
+    }
+
+    #[test]
+    fn scripts_in_files_are_run() {
+        let mut files = Files::new();
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(Shell::new(&mut files, &[], true).top(&words("sh /srv/init.sh")), Some(2));
+        files
+            .insert("/srv/init.sh".to_owned(), file(b"#!/bin/sh\n# twice\nset -e\ntouch /tmp/done # now\nexec tail -f /dev/null\n", false));
+        assert_eq!(Shell::new(&mut files, &[], true).top(&words("sh /srv/init.sh")), None);
+        assert_eq!(Shell::new(&mut files, &[], true).top(&words("test -f /tmp/done")), Some(0));
     }
 }

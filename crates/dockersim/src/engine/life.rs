@@ -226,15 +226,18 @@ impl Engine {
         Ok(())
     }
 
-    /// What the command line does may depend on files, which are known only now.
+    /// What the command line of a busybox does may depend on files, which are known only now; what it writes is in them afterwards.
     fn script_anew(&mut self, id: &Arc<str>) {
-        let files = self.gather(id);
-        let Some(container) = self.containers.get(id).filter(|_| !files.is_empty()) else { return };
-        let (mut files, env) = (files, strings(container.config.get("Env")));
+        let Some(container) = self.containers.get(id) else { return };
+        let program = self.images.get(&container.image_id).map_or(Program::Service, |i| i.spec.program);
+        if program != Program::Busybox {
+            return;
+        }
+        let (mut files, env) = (self.gather(id), strings(container.config.get("Env")));
         let facts = Facts {
             name: &container.name,
             image: &container.image,
-            program: self.images.get(&container.image_id).map_or(Program::Service, |i| i.spec.program),
+            program,
             labels: &container.labels,
             command: &container.command,
             env: &env,
