@@ -67,7 +67,7 @@ fn manifests(count: usize, first_env: usize) -> BTreeMap<String, String> {
             json!({ "image": "busybox:local", "pullPolicy": "Never", "command": ["sleep", "1000000"], "env": { "N": env.to_string() } });
         let mut spec = json!({ "container": container });
         // Chains of ten: each waits for the one before it.
-        if n % 10 != 0 {
+        if !n.is_multiple_of(10) {
             spec["dependsOn"] = json!([{ "service": format!("s{:05}", n - 1) }]);
         }
         service("scale", &format!("s{n:05}"), &spec)
