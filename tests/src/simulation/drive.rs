@@ -13,10 +13,12 @@ use super::meddle;
 use super::rng::Rng;
 use super::script::{Act, Script};
 use super::stage::{Stage, because};
-use super::town::{Id, Town};
+use super::town::{self, Id, Town};
 
 /// Why a service is guarded while its file is cut.
 const HALF_WRITTEN: &str = "its file is half written";
+/// How long a part of a file that can be read may stay before it is believed, in milliseconds; the source settles for 2 s.
+const WITHIN_SETTLE_MS: u64 = 1_900;
 /// How often the rules that no call triggers are judged, in milliseconds.
 const TICK_MS: u64 = 1_000;
 /// How long the engine may be away before anybody's status may change; the grace is 30 s.
@@ -236,7 +238,14 @@ impl Play {
                 let mut rng = Rng::new(choice);
                 let names: Vec<&String> = files.keys().collect();
                 let Some(name) = rng.pick(&names) else { return };
-                let keep = rng.below(files[*name].len() as u64) as usize;
+                let text = &files[*name];
+                let ends: Vec<usize> = text.match_indices("---").map(|(at, _)| at).collect();
+                let keep = match rng.pick(&ends) {
+                    Some(end) if rng.chance(40) => *end,
+                    _ => rng.below(text.len() as u64) as usize,
+                };
+                // What can be read is believed once it has been quiet for long enough.
+                let for_ms = if town::reads(&text[..keep]) { for_ms.min(WITHIN_SETTLE_MS) } else { for_ms };
                 let hints = self.stage.folder.borrow_mut().cut(name, keep);
                 self.stage.tell_folder(hints);
                 self.guard(HALF_WRITTEN, |_| true);
@@ -438,6 +447,8 @@ impl Play {
         let usable_now = self.with_status(|status| status["usable"] == true);
         let now = self.stage.shared.now();
         let away_for = now_ms - since;
+        // An operator trusts what is recorded for the grace, from its start on.
+        let unseen_for = now_ms - since.max(&self.stage.booted_ms);
         let really = self.stage.sim.with(|engine| self.stage.judge().settled(engine, now));
         let mut judge = self.stage.judge();
         let mut found = Vec::new();
@@ -450,8 +461,8 @@ impl Play {
                 found.push(format!("{}/{} is not usable {away_for} ms after the engine was lost", id.0, id.1));
             }
             let is_seen_by_engine_only = matches!(service.check, super::town::Check::None | super::town::Check::Command);
-            if away_for > AFTER_GRACE_MS && usable_now.contains(id) && is_seen_by_engine_only {
-                found.push(format!("{}/{} is still usable {away_for} ms after the engine was lost", id.0, id.1));
+            if unseen_for > AFTER_GRACE_MS && usable_now.contains(id) && is_seen_by_engine_only {
+                found.push(format!("{}/{} is still usable {unseen_for} ms after the engine was lost", id.0, id.1));
             }
         }
         for text in found {

@@ -140,6 +140,8 @@ pub struct Stage {
     memory: Memory,
     full: Arc<AtomicBool>,
     life: Option<Life>,
+    /// When the last operator started, in milliseconds.
+    pub booted_ms: u64,
     /// The highest resource version that anybody was told.
     told_version: u64,
     /// The highest fencing token given out.
@@ -176,6 +178,7 @@ impl Stage {
             memory: Memory::new(),
             full: Arc::new(AtomicBool::new(false)),
             life: None,
+            booted_ms: 0,
             told_version: 0,
             told_fence: 0,
             acknowledged: BTreeSet::new(),
@@ -281,6 +284,7 @@ impl Stage {
 
     /// Starts an operator.
     pub fn boot(&mut self) {
+        self.booted_ms = self.shared.now().mono_ms;
         let fate = Arc::new(Fate::new(self.full.clone()));
         lock(&self.shared.weather).living = Some(fate.clone());
         let options = qm_store::Options { commit: CommitMode::Inline, log_batches: 2_048, ..qm_store::Options::default() };

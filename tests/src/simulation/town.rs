@@ -281,7 +281,9 @@ impl Town {
 
     /// The namespaces in use.
     pub fn namespaces(&self) -> BTreeSet<String> {
-        self.services.keys().chain(&self.networks).map(|(ns, _)| ns.clone()).collect()
+        let declared = self.services.keys().chain(&self.networks).map(|(ns, _)| ns);
+        // A document that cannot be read is in the file however little else there is.
+        declared.chain(self.broken.keys()).cloned().collect()
     }
 
     /// The files that say all this.
@@ -345,6 +347,12 @@ fn document(kind: &str, namespace: &str, name: &str, spec: &Value) -> String {
     });
     // JSON is YAML; a document a line is easy to cut anywhere.
     format!("---\n{object}\n")
+}
+
+/// Whether a part of such a file can be read: it ends between two documents.
+pub fn reads(text: &str) -> bool {
+    let last = text.lines().last().unwrap_or_default();
+    matches!(last, "" | "---") || serde_json::from_str::<Value>(last).is_ok()
 }
 
 fn spec(namespace: &str, service: &Service) -> Value {

@@ -214,9 +214,12 @@ impl Planner<'_> {
             Start::Wait => Some(Wait::Usable { on: dependency.on.clone() }),
             Start::Try if gate.bad => None,
             Start::Try => {
-                let until = since.map(|since| since.plus_millis(dependency.start_timeout_ms as i64));
+                let timeout = dependency.start_timeout_ms as i64;
+                let until = since.map(|since| since.plus_millis(timeout));
+                // A clock that went back must not make the wait longer; the engine's may be ahead of ours by less than the wait.
+                let latest = self.ctx.now.plus_millis(timeout.saturating_mul(2));
                 match until {
-                    Some(until) if until <= self.ctx.now => None,
+                    Some(until) if until <= self.ctx.now || until > latest => None,
                     until => Some(Wait::Tried { on: dependency.on.clone(), until }),
                 }
             }

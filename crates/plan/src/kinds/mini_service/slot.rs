@@ -117,12 +117,7 @@ fn keep_container(planner: &Planner<'_>, slot: &Slot<'_>, keep: &Container, rati
             let write = write_files(planner, slot.number, ContainerRef::Id(keep.id.clone()), new_or_missing(planner));
             before = vec![plan.push(Step { waits: waits.clone(), after: before, ..write })];
         }
-        // Taking the old one down waits for all that the new one waits for: no gap that could be avoided.
-        for old in &slot.outdated {
-            if let Some(stop) = stop(planner, slot.number, old, waits.clone(), plan) {
-                before.push(stop);
-            }
-        }
+        before.extend(stop_outdated(planner, slot, &waits, &before, plan));
         let cause = if keep.state == RunState::Created {
             slot.outdated.first().map_or_else(|| new_or_missing(planner), |old| revision_cause(planner, old, keep_revision(keep)))
         } else {
@@ -254,12 +249,11 @@ fn make_container(
     let mut waits = planner.start_waits(Some(planner.ctx.now));
     waits.extend(rationed);
     if has_writes(planner) {
+        // At once, not when its turn to start has come: somebody else may start it before, and would start it without its files.
         let write = write_files(planner, number, made(), cause.clone());
-        before.push(plan.push(Step { waits: waits.clone(), after: vec![create], ..write }));
+        before.push(plan.push(Step { waits: create_waits.clone(), after: vec![create], ..write }));
     }
-    for old in &slot.outdated {
-        before.extend(stop(planner, number, old, waits.clone(), plan));
-    }
+    before.extend(stop_outdated(planner, slot, &waits, &before, plan));
     let start = planner.step(number, Action::Start { container: made() }, cause);
     let start = plan.push(Step { waits, after: before, ..start });
     for old in &slot.outdated {
@@ -301,12 +295,17 @@ fn changed_fields(a: &serde_json::Value, b: &serde_json::Value) -> Vec<String> {
     fields
 }
 
-fn stop(planner: &Planner<'_>, slot: u32, old: &Container, waits: Vec<Wait>, plan: &mut Plan) -> Option<usize> {
-    if !matches!(old.state, RunState::Running | RunState::Restarting | RunState::Paused) {
-        return None;
+/// Taking the old ones down waits for all that the new one waits for, and until it is ready to start: no gap that could be avoided, and
+/// none at all when the new one cannot even be made.
+fn stop_outdated(planner: &Planner<'_>, slot: &Slot<'_>, waits: &[Wait], ready: &[usize], plan: &mut Plan) -> Vec<usize> {
+    let runs = |old: &Container| matches!(old.state, RunState::Running | RunState::Restarting | RunState::Paused);
+    let mut stops = Vec::new();
+    for old in slot.outdated.iter().filter(|old| runs(old)) {
+        let action = Action::Stop { container: old.id.clone(), grace_seconds: planner.grace_seconds() };
+        let step = planner.step(slot.number, action, Cause::Superseded);
+        stops.push(plan.push(Step { waits: waits.to_vec(), after: ready.to_vec(), ..step }));
     }
-    let action = Action::Stop { container: old.id.clone(), grace_seconds: planner.grace_seconds() };
-    Some(plan.push(Step { waits, ..planner.step(slot, action, Cause::Superseded) }))
+    stops
 }
 
 /// Files are written into a container before its start, unless nothing can be written into it: then they are binds.
