@@ -38,7 +38,7 @@ impl Spent {
 
     /// Whether any try still lies in the window; if none does, this can be forgotten.
     pub fn is_recent(&self, budget: Budget, now: Timestamp) -> bool {
-        self.at.back().is_some_and(|at| at.plus_millis(budget.window_ms as i64) > now)
+        self.at.back().is_some_and(|at| is_within(*at, budget, now))
     }
 
     /// When the budget is spent: the instant at which the oldest try leaves the window, and what the last try brought.
@@ -46,9 +46,15 @@ impl Spent {
         if self.at.len() < budget.tries as usize {
             return None;
         }
-        let free_at = self.at.front()?.plus_millis(budget.window_ms as i64);
-        (free_at > now).then_some((free_at, self.evidence.as_str()))
+        let oldest = *self.at.front()?;
+        let free_at = oldest.plus_millis(budget.window_ms as i64);
+        is_within(oldest, budget, now).then_some((free_at, self.evidence.as_str()))
     }
+}
+
+/// A try in the future was made before the clock went back: it must not brake until that future has come.
+fn is_within(at: Timestamp, budget: Budget, now: Timestamp) -> bool {
+    at <= now && at.plus_millis(budget.window_ms as i64) > now
 }
 
 #[cfg(test)]
@@ -67,6 +73,8 @@ mod tests {
         assert_eq!(spent.is_spent(budget, at(1_000)), None);
         spent.record(budget, at(1_100), "c");
         assert_eq!(spent.is_spent(budget, at(1_200)), Some((at(1_400), "c")));
+        assert_eq!(spent.is_spent(budget, at(-5_000)), None, "the clock went back");
+        assert!(!spent.is_recent(budget, at(-5_000)));
         spent.clear();
         assert_eq!(spent.is_spent(budget, at(1_200)), None);
     }

@@ -13,7 +13,7 @@ use qm_api::meta::ObjectKey;
 use qm_plan::desired::MountSource;
 use qm_plan::kinds::mini_service::Gate;
 use qm_plan::observed::{Gap, Image, RunState};
-use qm_plan::step::Action;
+use qm_plan::step::{Action, Step};
 
 #[test]
 fn a_new_service_is_made_connected_and_started() {
@@ -54,6 +54,10 @@ fn a_new_image_replaces_replica_by_replica_and_carries_unnamed_volumes() {
     }
     model.change(service("{image: a:2, networks: [data], replicas: 2}", ""));
     assert_snapshot!(model.plan());
+    let plan = model.current();
+    let created = |step: &Step| step.after.iter().any(|i| matches!(plan.steps[*i].action, Action::CreateContainer { .. }));
+    let mut stops = plan.steps.iter().filter(|s| matches!(s.action, Action::Stop { .. })).peekable();
+    assert!(stops.peek().is_some() && stops.all(created), "what cannot be replaced is not taken down");
     model.step();
     assert_snapshot!(model.plan());
     model.settle();

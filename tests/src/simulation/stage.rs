@@ -265,6 +265,11 @@ impl Stage {
         self.full.store(full, Ordering::Relaxed);
     }
 
+    /// Whether it is.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
     /// Waits until the operator has died in its trap.
     pub async fn crashed(&self) {
         self.shared.crashed.notified().await;
