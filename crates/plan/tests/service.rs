@@ -46,6 +46,22 @@ fn a_start_waits_for_its_dependency_and_the_creation_does_not() {
 }
 
 #[test]
+fn a_try_ends_after_its_timeout_and_when_the_clock_went_back() {
+    let mut model = Model::new(service("{image: a:1, networks: [data]}", "[{service: db, start: Try, startTimeout: 60s}]"));
+    model.gates.insert(ObjectKey::new("MiniService", "n", "db"), Gate { usable: false, bad: false });
+    model.settle();
+    let tries = |model: &mut Model, clock: i64| {
+        model.clock = clock;
+        model.current().steps.iter().any(|s| matches!(s.action, Action::Start { .. }) && s.waits.is_empty())
+    };
+    let made = model.view.containers[0].created_at.as_millis();
+    assert!(!tries(&mut model, made + 59_000));
+    assert!(!tries(&mut model, made - 30_000), "the engine's clock is a little ahead");
+    assert!(tries(&mut model, made + 60_000));
+    assert!(tries(&mut model, made - 7_200_000), "nobody waits until a clock that went back has come again");
+}
+
+#[test]
 fn a_new_image_replaces_replica_by_replica_and_carries_unnamed_volumes() {
     let mut model = Model::new(service("{image: a:1, networks: [data], replicas: 2}", ""));
     model.settle();

@@ -40,7 +40,7 @@ pub(crate) struct Model {
     pub(crate) new_are_healthy: bool,
     pub(crate) carried: Vec<(String, String)>,
     next_id: u32,
-    clock: i64,
+    pub(crate) clock: i64,
 }
 
 fn attachment(join: &Join) -> Attachment {
