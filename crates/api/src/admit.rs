@@ -170,6 +170,7 @@ pub fn admit_set(set: &Set<'_>, last: &LastGood) -> Admission {
         }
         bad_keys.extend(file.bad.iter().cloned());
         found.extend(file_violations(input, spoke_of, left));
+        found.extend(shapeless(input, spoke_of));
         members.extend(file.documents.iter().map(|document| Member {
             source: &input.source,
             file: &file.path,
@@ -213,7 +214,7 @@ pub fn last_good(set: &Set<'_>, admission: &Admission, last: &LastGood) -> LastG
     let files = set.files.iter().map(|input| {
         let file = &*input.parsed;
         let key = (input.source.clone(), file.path.clone());
-        let is_good = !file.has_errors() && !file.namespaces.iter().any(|name| admission.frozen.contains_key(name));
+        let is_good = !file.has_errors() && shapeless(input, last.get(&key)).is_none() && !file.namespaces.iter().any(|name| admission.frozen.contains_key(name));
         let names = if is_good { file.namespaces.clone() } else { old(&key) };
         (key, names)
     });
@@ -253,6 +254,27 @@ fn file_violations(input: &FileInput, spoke_of: Option<&BTreeSet<Name>>, left: &
             violation: place_in(violation.clone()),
         })
         .collect()
+}
+
+/// A lone text or list beside documents of ours, or where they were: readable YAML, yet what a writer at work leaves when it is cut off
+/// in its first bytes. In a file that has nothing of ours and never had, it is a document of others.
+fn shapeless(input: &FileInput, spoke_of: Option<&BTreeSet<Name>>) -> Option<Found> {
+    let (span, what) = input.parsed.shapeless?;
+    let freezes: BTreeSet<Name> = spoke_of.into_iter().flatten().chain(&input.parsed.namespaces).cloned().collect();
+    if freezes.is_empty() {
+        return None;
+    }
+    let violation = Violation {
+        severity: Severity::Error,
+        code: Code::WrongType,
+        object: None,
+        path: FieldPath::root(),
+        message: format!("a document is {what}, not an object, in a file of objects"),
+        help: "finish the file; if its objects are to go, remove this document too".to_owned(),
+        place: span.place(&input.source, &input.parsed.path),
+        related: Vec::new(),
+    };
+    Some(Found { violation, freezes, about: Vec::new() })
 }
 
 fn unreadable_violation(unreadable: &Unreadable, last: &LastGood) -> Found {

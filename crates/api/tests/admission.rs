@@ -92,6 +92,26 @@ fn an_unparsable_file_freezes_what_it_names_and_holds_prune() {
 }
 
 #[test]
+fn a_lone_text_where_objects_were_is_a_file_cut_short() {
+    let past = last(&[("a.yaml", &["old"])]);
+    for text in ["-", "--", "apiV", "[]", "7"] {
+        let files = inputs(&[("a.yaml", text)]);
+        let set = Set { files: &files, attachments: &BTreeMap::new(), existing: &Known::default(), unreadable: &[] };
+        let admission = admit_set(&set, &past);
+        assert_eq!((frozen(&admission), codes(&admission)), (vec!["old"], vec![Code::WrongType]), "{text}");
+        assert_eq!(last_good(&set, &admission, &past), past, "{text}");
+        // Where nothing of ours ever was, it is not our business.
+        assert!(admit(&[("a.yaml", text)]).violations.is_empty(), "{text}");
+    }
+    for text in ["", "---", "# gone\n", "~"] {
+        assert!(frozen(&admit_with(&[("a.yaml", text)], &BTreeMap::new(), &past)).is_empty(), "{text:?} says that there is nothing");
+    }
+    let beside = format!("{}---\n--\n", service("new", "a", ""));
+    assert_eq!(frozen(&admit_with(&[("a.yaml", &beside)], &BTreeMap::new(), &past)), ["new", "old"]);
+    assert_eq!(frozen(&admit(&[("a.yaml", &beside)])), ["new"]);
+}
+
+#[test]
 fn a_new_unreadable_file_freezes_nothing_and_holds_prune() {
     let files = inputs(&[("a.yaml", &service("n", "a", ""))]);
     let unreadable = [Unreadable { source: "s".into(), file: "b.yaml".into(), reason: "permission denied".into() }];

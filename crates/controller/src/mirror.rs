@@ -112,8 +112,8 @@ async fn link(
 ) -> Result<(), String> {
     let facts = docker.connect().await.map_err(|e| e.line())?;
     on_connect(&facts)?;
-    // First the stream, then the list: what happens in between is seen twice rather than never.
-    let events = docker.events();
+    // The stream begins where the list did: what happens in between is seen twice rather than never.
+    let mut events = docker.events(facts.at);
     let mut follower = Follower {
         docker,
         world,
@@ -122,12 +122,33 @@ async fn link(
         in_flight: BTreeSet::new(),
         work: FuturesUnordered::new(),
     };
-    let listing = list(docker, world).await.map_err(|e| e.line())?;
+    let (listing, early) = list_beside(docker, world, &mut events).await?;
     tracing::info!(engine = facts.version, api = format!("{}.{}", facts.api.0, facts.api.1), "connected to the engine");
+    follower.look_again_at_failed(&listing);
     world.connected(facts, listing);
+    early.iter().for_each(|event| follower.note(event));
     let ended = follower.follow(events, requests, relist_every).await;
     world.lost(ended);
     Ok(())
+}
+
+/// Lists while the event stream opens; gives what it brought meanwhile. The engine keeps only so many past events: a stream that is opened
+/// after a long list might miss some.
+async fn list_beside(docker: &Docker, world: &World, events: &mut Events) -> Result<(Listing, Vec<EventMessage>), String> {
+    let mut early = Vec::new();
+    let list = list(docker, world);
+    tokio::pin!(list);
+    loop {
+        tokio::select! {
+            biased;
+            listing = &mut list => return Ok((listing.map_err(|e| e.line())?, early)),
+            event = events.next() => match event {
+                Some(Ok(event)) => early.push(event),
+                Some(Err(error)) => return Err(error.line()),
+                None => return Err("the engine ended its event stream".to_owned()),
+            },
+        }
+    }
 }
 
 /// Whether the picture now shows what was looked at, or says that it does not know.
@@ -182,7 +203,7 @@ impl<'a> Follower<'a> {
                     Some(Ok(event)) => self.note(&event),
                     Some(Err(_)) | None if planted(Mutant::NoRelist) => {
                         tokio::time::sleep(AFTER_FAILURE).await;
-                        events = self.docker.events();
+                        events = self.docker.events(None);
                     }
                     Some(Err(error)) => return error.line(),
                     None => return "the engine ended its event stream".to_owned(),
@@ -243,7 +264,10 @@ impl<'a> Follower<'a> {
             }
             Looked::Network(id, Ok(network)) => self.world.put_network(&id, network),
             Looked::Networks(Ok(networks)) => self.world.put_networks(networks),
-            Looked::Containers(Ok(listing)) => self.world.replace(listing),
+            Looked::Containers(Ok(listing)) => {
+                self.look_again_at_failed(&listing);
+                self.world.replace(listing);
+            }
             Looked::Volume(name, Ok(there)) => self.world.put_volume(&name, there),
             Looked::Image(name, Ok(image)) => self.world.put_image(&name, image),
             Looked::Container(id, Err(error)) => {
@@ -282,6 +306,13 @@ impl<'a> Follower<'a> {
             return Ok(Picture::Old);
         }
         Ok(Picture::Fresh)
+    }
+
+    /// What a listing could not read is a gap: its owner waits, but not for the next listing.
+    fn look_again_at_failed(&mut self, listing: &Listing) {
+        for (id, ..) in &listing.failed {
+            self.look_again(Thing::Container(id.clone()));
+        }
     }
 
     fn look_again(&mut self, thing: Thing) {

@@ -16,6 +16,9 @@ use super::town::{Conduct, Id, MISSING_IMAGE, Service, Town};
 
 /// Everything must be right within this time, in milliseconds: budgets have windows of ten minutes, pauses after failures a minute.
 const PATIENCE_MS: u64 = 1_500_000;
+/// Nothing takes longer than this, in milliseconds, unless a start budget is spent or events were lost: a call that is never answered ends
+/// after a minute, and so does the longest pause after a failure.
+const PROMPT_MS: u64 = 150_000;
 /// What was begun for services that need not come up may take so long: a call that is never answered ends after a minute.
 const UNDER_WAY_MS: u64 = 300_000;
 /// So long a person waits before approving what is held.
@@ -23,15 +26,20 @@ const MISTAKES_MS: u64 = 15_000;
 /// So long everything must stay right before it counts, in milliseconds.
 const STEADY_MS: u64 = 3_000;
 
-/// Waits until all is right, and judges that it stays so.
-pub async fn converge(stage: &mut Stage, town: &Town) {
-    let deadline = stage.shared.now().mono_ms + PATIENCE_MS;
+/// Waits until all is right, and judges that it stays so. Where the engine's events told the truth it must be right soon; where not, the
+/// next listing may be needed.
+pub async fn converge(stage: &mut Stage, town: &Town, events_were_true: bool) {
+    let calm_since = stage.shared.now().mono_ms;
+    let deadline = calm_since + PATIENCE_MS;
     let mut right_since: Option<u64> = None;
+    // Services that cannot come up keep others waiting for as long as they are tried.
+    let mut was_braked = !town.services.values().all(|s| s.is_good() || s.wanted() == 0);
     loop {
         if stage.shared.runaway.load(Ordering::Relaxed) {
             return;
         }
         let missing = what_is_wrong(stage, town).await;
+        was_braked |= statuses(stage).values().any(|status| status["reason"] == "CrashLoop");
         let now = stage.shared.now().mono_ms;
         if missing.is_empty() {
             if now - *right_since.get_or_insert(now) >= STEADY_MS {
@@ -53,7 +61,11 @@ pub async fn converge(stage: &mut Stage, town: &Town) {
         }
         tokio::time::sleep(Duration::from_millis(1_000)).await;
     }
-    stage.shared.log("== everything is right");
+    let took_ms = right_since.unwrap_or(calm_since) - calm_since;
+    if took_ms > PROMPT_MS && events_were_true && !was_braked {
+        stage.judge().violation(format!("right only {took_ms} ms after everything was calm"));
+    }
+    stage.shared.log(&format!("== everything is right after {took_ms} ms of calm"));
     nothing_to_do(stage, town).await;
 }
 

@@ -11,7 +11,7 @@ use super::calm;
 use super::judge::{Suspension, ask, containers};
 use super::meddle;
 use super::rng::Rng;
-use super::script::{Act, Script};
+use super::script::{Act, Script, Timed, Trouble};
 use super::stage::{Stage, because};
 use super::town::{self, Id, Town};
 
@@ -89,7 +89,8 @@ pub async fn play(script: &Script, keep_log: bool) -> Verdict {
     play.at(TICK_MS, Due::Tick);
     play.run_until(script.calm_at_ms).await;
     play.make_calm().await;
-    calm::converge(&mut play.stage, &play.town).await;
+    let lies = |timed: &Timed| matches!(timed.act, Act::Engine { trouble: Trouble::EventsLost | Trouble::EventsLate, .. });
+    calm::converge(&mut play.stage, &play.town, !script.acts.iter().any(lies)).await;
     engine.abort();
     let stage = play.stage;
     let violations = std::mem::take(&mut stage.judge().violations);
@@ -232,7 +233,16 @@ impl Play {
                 self.stage.shared.log(&format!("   {what}"));
                 self.stage.judge().foreign.extend(strangers);
             }
-            Act::Person(choice) => self.person(&mut Rng::new(choice)).await,
+            Act::Person(choice) => {
+                let mut rng = Rng::new(choice);
+                self.person(&mut rng).await;
+                // What was answered holds, whatever comes right after.
+                if rng.chance(15) && self.stage.runs() {
+                    self.stage.shared.log("   the power fails right after the answer");
+                    self.stage.kill(true);
+                    self.after(1_000, Due::Boot);
+                }
+            }
             Act::HalfWritten { for_ms, choice } => {
                 let files = self.town.files();
                 let mut rng = Rng::new(choice);
@@ -246,6 +256,7 @@ impl Play {
                 };
                 // What can be read is believed once it has been quiet for long enough.
                 let for_ms = if town::reads(&text[..keep]) { for_ms.min(WITHIN_SETTLE_MS) } else { for_ms };
+                self.stage.shared.log(&format!("   {name} is cut after {keep} of {} bytes, for {for_ms} ms", text.len()));
                 let hints = self.stage.folder.borrow_mut().cut(name, keep);
                 self.stage.tell_folder(hints);
                 self.guard(HALF_WRITTEN, |_| true);
@@ -332,6 +343,10 @@ impl Play {
                     .left_over
                     .extend(networks.as_array().into_iter().flatten().map(|n| n["Name"].as_str().unwrap_or_default().to_owned()));
                 drop(judge);
+                if Rng::new(now.mono_ms).chance(50) {
+                    self.stage.shared.log("   meanwhile the tag of the image moves");
+                    self.stage.sim.with(|engine| meddle::move_tag(engine, now));
+                }
                 self.after(down_ms, Due::Boot);
             }
             Act::ClockJump { by_ms } => {

@@ -108,6 +108,12 @@ fn compose_down(engine: &mut Engine, now: Now, namespace: &str) -> u16 {
     status
 }
 
+/// The tag that most services name means another image from now on; who runs stays on the one it was made from.
+pub fn move_tag(engine: &mut Engine, now: Now) {
+    let (repo, tag) = IMAGE.split_once(':').unwrap_or((IMAGE, "latest"));
+    ask(engine, now, "POST", &format!("/images/{VOLUME_IMAGE}/tag"), &[("repo", repo), ("tag", tag)], &Value::Null);
+}
+
 /// Takes away what strangers put in our way.
 pub fn clear_the_way(engine: &mut Engine, now: Now) {
     for container in containers(engine, now).iter().filter(|c| c.labels.contains_key(IN_THE_WAY)) {

@@ -20,7 +20,7 @@ use crate::codes::Code;
 use crate::field::{FieldPath, Place, Severity, Violation};
 use crate::meta::{GROUP, ObjectKey};
 use crate::name::Name;
-use tree::{Node, Span};
+use tree::{Content, Node, Span};
 use yaml::Fault;
 
 pub(crate) use document::check_object;
@@ -89,6 +89,8 @@ pub struct ParsedFile {
     pub is_ours: bool,
     /// How many documents of other API groups were skipped.
     pub skipped: usize,
+    /// Where its first document stands that is no mapping, and what it is. Of another API group, or what a writer at work has left.
+    pub shapeless: Option<(Span, &'static str)>,
     /// How many errors were found; the first 1,000 are kept.
     pub errors: usize,
     /// How many warnings were found; the first 1,000 are kept.
@@ -187,6 +189,9 @@ fn read_document(file: &mut ParsedFile, root: &Node, faults: Vec<Fault>, limits:
         }
         if !document::is_ours(item) {
             file.skipped += 1;
+            if !matches!(item.content, Content::Map(..)) {
+                file.shapeless.get_or_insert((item.span, item.describe()));
+            }
             continue;
         }
         any = true;

@@ -9,6 +9,7 @@ pub mod error;
 pub mod read;
 
 use qm_api::mutant::{Mutant, planted};
+use qm_api::time::Timestamp;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -48,6 +49,8 @@ pub struct Facts {
     pub default_log_grows: bool,
     /// Containers go on while the engine is away.
     pub live_restore: bool,
+    /// The engine's own clock at that moment, if it tells.
+    pub at: Option<Timestamp>,
 }
 
 /// A connection to one engine. Cloning is cheap; every call opens a connection of its own, as Docker's own clients do.
@@ -122,6 +125,7 @@ impl Docker {
             api,
             default_log_grows: info.logging_driver.as_deref() == Some("json-file"),
             live_restore: info.live_restore_enabled.unwrap_or(false),
+            at: info.system_time.and_then(|text| Timestamp::parse(&text).ok()),
         })
     }
 

@@ -350,7 +350,7 @@ impl Inner {
         Some(owner)
     }
 
-    /// A container that ended and was not stopped by us spends the start budget of its service.
+    /// A container that ended and was not stopped by us spends the start budget of its replica.
     fn count_exit(&mut self, owner: &ObjectKey, old: Option<&Container>, new: &Container, world: &World) {
         let Some(old) = old else { return };
         if new.finished_at == old.finished_at || new.finished_at.is_none() {
@@ -361,15 +361,13 @@ impl Inner {
         }
         let Some(spec) = self.services.get(owner).and_then(|s| s.container()) else { return };
         // What an older revision does says nothing about the wanted one.
-        if new.stamp.as_ref().is_none_or(|s| s.spec_hash != leaf::spec_hash(spec, &new.image_id).as_str()) {
-            return;
-        }
+        let Some(stamp) = new.stamp.as_ref().filter(|s| s.spec_hash == leaf::spec_hash(spec, &new.image_id).as_str()) else { return };
         let budget = Budget { tries: spec.start_tries, window_ms: spec.start_window_ms };
         let evidence = match new.error.as_str() {
             "" => format!("{} ended with code {}", new.name, new.exit_code),
             error => format!("{} ended with code {}: {error}", new.name, new.exit_code),
         };
-        self.exits.entry(owner.clone()).or_default().record(budget, world.clock.wall(), evidence);
+        self.exits.entry(owner.clone()).or_default().entry(stamp.slot).or_default().record(budget, world.clock.wall(), evidence);
     }
 
     fn drop_container(&mut self, id: &Name) -> Option<ObjectKey> {

@@ -63,7 +63,8 @@ pub(crate) struct Inner {
     pub(crate) healthy_before: BTreeMap<Name, (Option<Timestamp>, Timestamp)>,
     pub(crate) external_health: BTreeMap<ObjectKey, Health>,
     pub(crate) troubles: BTreeMap<ObjectKey, Trouble>,
-    pub(crate) exits: BTreeMap<ObjectKey, Spent>,
+    /// Failed starts, per replica: an engine that was restarted ends every replica once, and that is no crash loop.
+    pub(crate) exits: BTreeMap<ObjectKey, BTreeMap<u32, Spent>>,
     pub(crate) expected_exits: BTreeSet<Name>,
     pub(crate) engine: Engine,
     pub(crate) snapshot: Snapshot,
@@ -363,10 +364,12 @@ impl World {
         }
     }
 
-    /// The brake of a service: starts that failed lately, against its own budget.
+    /// The brake of a service: starts of one of its replicas that failed lately, against its own budget.
     pub(crate) fn spent_starts(&self, key: &ObjectKey, budget: Budget) -> Option<(Timestamp, String)> {
         let inner = self.lock();
-        inner.exits.get(key)?.is_spent(budget, self.clock.wall()).map(|(until, evidence)| (until, evidence.to_owned()))
+        let now = self.clock.wall();
+        let spent = inner.exits.get(key)?.values().filter_map(|of_slot| of_slot.is_spent(budget, now));
+        spent.max().map(|(until, evidence)| (until, evidence.to_owned()))
     }
 }
 
