@@ -113,10 +113,12 @@ async fn link(
     let facts = docker.connect().await.map_err(|e| e.line())?;
     on_connect(&facts)?;
     // The stream begins where the list did: what happens in between is seen twice rather than never.
-    let mut events = docker.events(facts.at);
+    let began_ns = facts.at.map(|at| at.as_micros().saturating_mul(1_000));
+    let mut events = docker.events(began_ns);
     let mut follower = Follower {
         docker,
         world,
+        seen_ns: began_ns,
         dirty: BTreeMap::new(),
         failed: BTreeSet::new(),
         in_flight: BTreeSet::new(),
@@ -172,6 +174,8 @@ type Work<'a> = Pin<Box<dyn Future<Output = (Thing, Vec<Ack>, Looked)> + Send + 
 struct Follower<'a> {
     docker: &'a Docker,
     world: &'a World,
+    /// The engine's time up to which its events are known, in nanoseconds.
+    seen_ns: Option<i64>,
     dirty: BTreeMap<Thing, Vec<Ack>>,
     /// Things whose last look failed: the next one waits a little.
     failed: BTreeSet<Thing>,
@@ -216,6 +220,10 @@ impl<'a> Follower<'a> {
                 () = tokio::time::sleep(WATCHDOG) => {
                     if let Err(error) = self.docker.ping().await {
                         return error.line();
+                    }
+                    // It lives, yet nothing tells a quiet engine from a stream that it never answered: what was missed comes now.
+                    if !planted(Mutant::NoRelist) {
+                        events = self.docker.events(self.seen_ns.map(|ns| ns.saturating_add(1)));
                     }
                 }
             }
@@ -322,6 +330,7 @@ impl<'a> Follower<'a> {
 
     /// Marks what an event speaks of. What it says of foreign containers is all that is needed of them: they cost no call.
     fn note(&mut self, event: &EventMessage) {
+        self.seen_ns = event.time_nano.or(self.seen_ns);
         let action = event.action.as_deref().unwrap_or_default();
         let Some(actor) = &event.actor else { return };
         let id = Name::from(actor.id.as_deref().unwrap_or_default());

@@ -13,7 +13,6 @@ use bollard::query_parameters::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use qm_api::name::Name;
-use qm_api::time::Timestamp;
 use qm_plan::observed::{Container, Image, Network};
 
 use super::convert::{self, Listed};
@@ -97,15 +96,15 @@ impl Docker {
         })
     }
 
-    /// Everything that happens to containers, networks, volumes and images from `since` on, by the engine's own clock; without it, from
-    /// when the engine takes the request. Nothing is sent before the stream is polled.
-    pub fn events(&self, since: Option<Timestamp>) -> Events {
+    /// Everything that happens to containers, networks, volumes and images from `since` on (nanoseconds since the Unix epoch, by the engine's
+    /// own clock, as far as its memory of some hundred events goes); without it, from when the engine takes the request. Nothing is sent
+    /// before the stream is polled, and nothing tells whether the engine has taken the request.
+    pub fn events(&self, since_ns: Option<i64>) -> Events {
         let types: Vec<String> = ["container", "network", "volume", "image"].iter().map(|t| (*t).to_owned()).collect();
         let filters = std::iter::once(("type".to_owned(), types)).collect();
         let mut options = EventsOptionsBuilder::default().filters(&filters);
-        if let Some(since) = since {
-            let micros = since.as_micros();
-            options = options.since(&format!("{}.{:06}", micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000)));
+        if let Some(since) = since_ns {
+            options = options.since(&format!("{}.{:09}", since.div_euclid(1_000_000_000), since.rem_euclid(1_000_000_000)));
         }
         let options = options.build();
         Box::pin(self.client().events(Some(options)).map(|event| event.map_err(DockerError::from)))

@@ -148,7 +148,8 @@ impl World {
     pub fn put_container(&self, id: &Name, container: Option<(Option<Container>, Listed)>) {
         let mut inner = self.lock();
         let mut touched = BTreeSet::new();
-        inner.gaps.remove(id);
+        // Whoever waited for it to be read goes on, even when nothing changed.
+        touched.extend(inner.gaps.remove(id).map(|(owner, _)| owner));
         match container {
             None => {
                 touched.extend(inner.left_by(id, None));
