@@ -122,6 +122,7 @@ async fn link(
         dirty: BTreeMap::new(),
         failed: BTreeSet::new(),
         in_flight: BTreeSet::new(),
+        listings: BTreeMap::new(),
         work: FuturesUnordered::new(),
     };
     let (listing, early) = list_beside(docker, world, &mut events).await?;
@@ -180,6 +181,8 @@ struct Follower<'a> {
     /// Things whose last look failed: the next one waits a little.
     failed: BTreeSet<Thing>,
     in_flight: BTreeSet<Thing>,
+    /// Listings under way, each with what was learned of single things meanwhile.
+    listings: BTreeMap<Thing, BTreeSet<Thing>>,
     work: FuturesUnordered<Work<'a>>,
 }
 
@@ -194,13 +197,17 @@ impl<'a> Follower<'a> {
                 biased;
                 Some((thing, acks, looked)) = self.work.next(), if !self.work.is_empty() => {
                     self.in_flight.remove(&thing);
-                    match self.apply(looked) {
+                    let meanwhile = self.listings.remove(&thing).unwrap_or_default();
+                    match self.apply(looked, &meanwhile) {
                         Err(lost) => return lost,
                         Ok(Picture::Old) => self.dirty.entry(thing).or_default().extend(acks),
-                        Ok(Picture::Fresh) => for ack in acks {
-                            // Who asked may have gone meanwhile.
-                            let _ = ack.send(());
-                        },
+                        Ok(Picture::Fresh) => {
+                            self.learn(thing);
+                            for ack in acks {
+                                // Who asked may have gone meanwhile.
+                                let _ = ack.send(());
+                            }
+                        }
                     }
                 }
                 event = events.next() => match event {
@@ -236,6 +243,9 @@ impl<'a> Follower<'a> {
             let Some(thing) = self.dirty.keys().find(|t| !self.in_flight.contains(t)).cloned() else { return };
             let acks = self.dirty.remove(&thing).unwrap_or_default();
             self.in_flight.insert(thing.clone());
+            if matches!(thing, Thing::Containers | Thing::Networks) {
+                self.listings.insert(thing.clone(), BTreeSet::new());
+            }
             let (docker, world) = (self.docker, self.world);
             let pause = self.failed.remove(&thing).then_some(AFTER_FAILURE);
             self.work.push(Box::pin(async move {
@@ -255,11 +265,18 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Takes what was found into the picture.
+    /// A listing that is under way may not know this yet.
+    fn learn(&mut self, thing: Thing) {
+        for learned in self.listings.values_mut() {
+            learned.insert(thing.clone());
+        }
+    }
+
+    /// Takes what was found into the picture; `meanwhile` = what was learned of single things while a listing was made.
     ///
     /// # Errors
     /// When the engine did not answer at all: then the link is lost. An error about one thing is a gap in the picture, retried.
-    fn apply(&mut self, looked: Looked) -> Result<Picture, String> {
+    fn apply(&mut self, looked: Looked, meanwhile: &BTreeSet<Thing>) -> Result<Picture, String> {
         let lost = |error: &DockerError| matches!(error, DockerError::Unreachable(_)).then(|| error.line());
         match looked {
             Looked::Container(id, Ok(container)) => {
@@ -271,10 +288,10 @@ impl<'a> Follower<'a> {
                 self.world.put_container(&id, found);
             }
             Looked::Network(id, Ok(network)) => self.world.put_network(&id, network),
-            Looked::Networks(Ok(networks)) => self.world.put_networks(networks),
+            Looked::Networks(Ok(networks)) => self.world.put_networks(networks, meanwhile),
             Looked::Containers(Ok(listing)) => {
                 self.look_again_at_failed(&listing);
-                self.world.replace(listing);
+                self.world.replace(listing, meanwhile);
             }
             Looked::Volume(name, Ok(there)) => self.world.put_volume(&name, there),
             Looked::Image(name, Ok(image)) => self.world.put_image(&name, image),
@@ -344,7 +361,7 @@ impl<'a> Follower<'a> {
                     return;
                 }
                 match self.world.note_foreign(&id, word, &attributes) {
-                    Foreign::Noted => {}
+                    Foreign::Noted => self.learn(Thing::Container(id)),
                     Foreign::No => self.mark(Thing::Container(id)),
                 }
             }
@@ -352,7 +369,7 @@ impl<'a> Follower<'a> {
                 Some(container) => {
                     let container = Name::from(container.as_str());
                     match self.world.note_attachment(&container, &id, action == "connect") {
-                        Foreign::Noted => {}
+                        Foreign::Noted => self.learn(Thing::Container(container)),
                         Foreign::No => self.mark(Thing::Container(container)),
                     }
                 }

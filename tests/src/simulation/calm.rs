@@ -17,7 +17,7 @@ use super::town::{Conduct, Id, MISSING_IMAGE, Service, Town};
 /// Everything must be right within this time, in milliseconds: budgets have windows of ten minutes, pauses after failures a minute.
 const PATIENCE_MS: u64 = 1_500_000;
 /// Nothing takes longer than this, in milliseconds, unless a start budget is spent or events were lost: a call that is never answered ends
-/// after a minute, and so does the longest pause after a failure.
+/// after a minute, and so does the longest pause after a failure. (A pull that brings nothing is given up after five.)
 const PROMPT_MS: u64 = 150_000;
 /// What was begun for services that need not come up may take so long: a call that is never answered ends after a minute.
 const UNDER_WAY_MS: u64 = 300_000;
@@ -33,13 +33,13 @@ pub async fn converge(stage: &mut Stage, town: &Town, events_were_true: bool) {
     let deadline = calm_since + PATIENCE_MS;
     let mut right_since: Option<u64> = None;
     // Services that cannot come up keep others waiting for as long as they are tried.
-    let mut was_braked = !town.services.values().all(|s| s.is_good() || s.wanted() == 0);
+    let mut takes_time = !town.services.values().all(|s| s.is_good() || s.wanted() == 0);
     loop {
         if stage.shared.runaway.load(Ordering::Relaxed) {
             return;
         }
         let missing = what_is_wrong(stage, town).await;
-        was_braked |= statuses(stage).values().any(|status| status["reason"] == "CrashLoop");
+        takes_time |= statuses(stage).values().any(|status| status["reason"] == "CrashLoop" || status["reason"] == "Pulling");
         let now = stage.shared.now().mono_ms;
         if missing.is_empty() {
             if now - *right_since.get_or_insert(now) >= STEADY_MS {
@@ -62,7 +62,7 @@ pub async fn converge(stage: &mut Stage, town: &Town, events_were_true: bool) {
         tokio::time::sleep(Duration::from_millis(1_000)).await;
     }
     let took_ms = right_since.unwrap_or(calm_since) - calm_since;
-    if took_ms > PROMPT_MS && events_were_true && !was_braked {
+    if took_ms > PROMPT_MS && events_were_true && !takes_time {
         stage.judge().violation(format!("right only {took_ms} ms after everything was calm"));
     }
     stage.shared.log(&format!("== everything is right after {took_ms} ms of calm"));

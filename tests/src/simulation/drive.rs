@@ -89,7 +89,7 @@ pub async fn play(script: &Script, keep_log: bool) -> Verdict {
     play.at(TICK_MS, Due::Tick);
     play.run_until(script.calm_at_ms).await;
     play.make_calm().await;
-    let lies = |timed: &Timed| matches!(timed.act, Act::Engine { trouble: Trouble::EventsLost | Trouble::EventsLate, .. });
+    let lies = |timed: &Timed| matches!(timed.act, Act::Engine { trouble: Trouble::EventsLost, .. });
     calm::converge(&mut play.stage, &play.town, !script.acts.iter().any(lies)).await;
     engine.abort();
     let stage = play.stage;
@@ -285,7 +285,13 @@ impl Play {
                 self.guard("the folder cannot be entered", |_| true);
                 self.after(for_ms, Due::Mend);
             }
-            Act::Engine { for_ms, trouble } => self.stage.trouble(trouble, for_ms),
+            Act::Engine { for_ms, trouble } => {
+                self.stage.trouble(trouble, for_ms);
+                // What breaks connections often delays the news too: then no event tells of the effect before the call is repeated.
+                if trouble == Trouble::CutAfter && Rng::new(self.now_ms()).chance(50) {
+                    self.stage.trouble(Trouble::EventsLate, for_ms);
+                }
+            }
             Act::Daemon { live_restore, away_ms } => {
                 if self.is_away {
                     return;

@@ -172,6 +172,8 @@ pub struct Judge {
     pub guarded: BTreeMap<Id, &'static str>,
     /// What the engine had when a store was lost: containers and networks of services that nobody may want any more.
     pub left_over: BTreeSet<String>,
+    /// Names of networks that two networks had; said once.
+    twins: BTreeSet<String>,
     /// Services that nobody may write to until something happens: the store was lost while they were as wanted.
     pub still: BTreeSet<Id>,
     /// What was found.
@@ -241,6 +243,7 @@ impl Judge {
             return;
         }
         self.look(engine, now);
+        self.no_twins(engine, now);
         let parts: Vec<&str> = call.path.trim_matches('/').split('/').collect();
         let what = format!("{} {} at {} ms", call.method, call.path, now.mono_ms);
         match (call.method.as_str(), parts.as_slice()) {
@@ -253,6 +256,18 @@ impl Judge {
                 self.before_container(engine, id, verb, call, &what, now);
             }
             _ => self.violation(format!("a call that nobody expects: {what}")),
+        }
+    }
+
+    /// An engine lets two networks have one name: whoever does not know whether his creation took effect must look before he repeats it.
+    fn no_twins(&mut self, engine: &mut Engine, now: Now) {
+        let (_, networks) = ask(engine, now, "GET", "/networks", &[], &Value::Null);
+        let ours = networks.as_array().into_iter().flatten().filter(|n| n["Labels"]["quaymaster.dev/instance"] == INSTANCE);
+        let mut names = BTreeSet::new();
+        for name in ours.filter_map(|n| n["Name"].as_str()) {
+            if !names.insert(name.to_owned()) && self.twins.insert(name.to_owned()) {
+                self.violation(format!("there are two networks {name} at {} ms", now.mono_ms));
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use qm_plan::stamp::{COMPOSE_PROJECT, Stamp};
 use super::{Inner, Link, World};
 use crate::docker::Facts;
 use crate::docker::convert::Listed;
+use crate::mirror::Thing;
 
 /// All that the engine listed at once.
 #[derive(Debug, Default)]
@@ -87,9 +88,12 @@ impl World {
         self.lock().listed
     }
 
-    /// Takes a whole listing in place of all that was known of the engine.
-    pub fn replace(&self, listing: Listing) {
-        self.take_listing(self.lock(), listing);
+    /// Takes a whole listing in place of all that was known of the engine, except what was learned of single things while it was made: the
+    /// listing may be older, and a thing that was just created is not to vanish from the picture.
+    pub fn replace(&self, mut listing: Listing, learned: &BTreeSet<Thing>) {
+        let inner = self.lock();
+        inner.keep_learned(&mut listing, learned);
+        self.take_listing(inner, listing);
     }
 
     fn take_listing(&self, mut inner: std::sync::MutexGuard<'_, Inner>, listing: Listing) {
@@ -243,9 +247,10 @@ impl World {
         self.settle(inner, touched);
     }
 
-    /// Takes all networks as they are now.
-    pub fn put_networks(&self, networks: Vec<Network>) {
+    /// Takes all networks as they are now, except those that were looked at while they were listed.
+    pub fn put_networks(&self, mut networks: Vec<Network>, learned: &BTreeSet<Thing>) {
         let mut inner = self.lock();
+        inner.keep_networks(&mut networks, learned);
         let old: BTreeSet<Name> = inner.networks.keys().cloned().collect();
         let mut touched = BTreeSet::new();
         for id in old {
@@ -316,6 +321,36 @@ impl World {
 }
 
 impl Inner {
+    fn keep_learned(&self, listing: &mut Listing, learned: &BTreeSet<Thing>) {
+        for thing in learned {
+            match thing {
+                Thing::Container(id) => {
+                    listing.ours.retain(|c| c.id != *id);
+                    listing.others.retain(|c| c.id != *id);
+                    listing.failed.retain(|(failed, ..)| failed != id);
+                    listing.ours.extend(self.containers.get(id).map(|c| (**c).clone()));
+                    listing.others.extend(self.others.get(id).cloned());
+                    listing.failed.extend(self.gaps.get(id).map(|(owner, message)| (id.clone(), owner.clone(), message.clone())));
+                }
+                Thing::Volume(name) => {
+                    listing.volumes.retain(|v| v != name);
+                    listing.volumes.extend(self.volumes.get(name).cloned());
+                }
+                Thing::Networks => listing.networks = self.networks.values().map(|n| (**n).clone()).collect(),
+                Thing::Network(_) | Thing::Containers | Thing::Image(_) => {}
+            }
+        }
+        if !learned.contains(&Thing::Networks) {
+            self.keep_networks(&mut listing.networks, learned);
+        }
+    }
+
+    fn keep_networks(&self, networks: &mut Vec<Network>, learned: &BTreeSet<Thing>) {
+        let is_learned = |id: &Name| learned.contains(&Thing::Network(id.clone()));
+        networks.retain(|n| !is_learned(&n.id));
+        networks.extend(self.networks.values().filter(|n| is_learned(&n.id)).map(|n| (**n).clone()));
+    }
+
     pub(crate) fn everything(&self) -> BTreeSet<ObjectKey> {
         self.services.keys().chain(self.nets.keys()).cloned().collect()
     }
