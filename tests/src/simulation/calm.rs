@@ -32,14 +32,15 @@ pub async fn converge(stage: &mut Stage, town: &Town, events_were_true: bool) {
     let calm_since = stage.shared.now().mono_ms;
     let deadline = calm_since + PATIENCE_MS;
     let mut right_since: Option<u64> = None;
-    // Services that cannot come up keep others waiting for as long as they are tried.
-    let mut takes_time = !town.services.values().all(|s| s.is_good() || s.wanted() == 0);
+    // Services that cannot come up keep others waiting for as long as they are tried; pulls have their own patience.
+    let is_prompt = |s: &Service| s.wanted() == 0 || s.is_good() && !s.image.starts_with("registry.");
+    let mut takes_time = !town.services.values().all(is_prompt);
     loop {
         if stage.shared.runaway.load(Ordering::Relaxed) {
             return;
         }
         let missing = what_is_wrong(stage, town).await;
-        takes_time |= statuses(stage).values().any(|status| status["reason"] == "CrashLoop" || status["reason"] == "Pulling");
+        takes_time |= statuses(stage).values().any(|status| status["reason"] == "CrashLoop");
         let now = stage.shared.now().mono_ms;
         if missing.is_empty() {
             if now - *right_since.get_or_insert(now) >= STEADY_MS {
