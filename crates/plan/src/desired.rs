@@ -111,6 +111,10 @@ pub struct DesiredContainer {
     pub order: UpdateOrder,
     /// So many replicas at a time.
     pub parallelism: u32,
+    /// Pause between two replicas, in milliseconds.
+    pub delay_ms: u64,
+    /// How long a new container must stay healthy to count, in milliseconds.
+    pub monitor_ms: u64,
     /// So many failed starts ..
     pub start_tries: u32,
     /// .. in this time, in milliseconds, are a crash loop.
@@ -430,6 +434,8 @@ fn container_form(key: &ObjectKey, spec: &Container, files: &Files) -> Result<De
         logging: spec.logging.as_ref().map(|l| (l.driver.clone(), texts(&l.options))),
         order: update.order.unwrap_or_default(),
         parallelism: update.parallelism.unwrap_or(1).max(1),
+        delay_ms: update.delay.map_or(0, Duration::as_millis),
+        monitor_ms: update.monitor.map_or(0, Duration::as_millis),
         start_tries: budget.tries.unwrap_or(5).max(1),
         start_window_ms: budget.window.map_or(600_000, Duration::as_millis),
     })

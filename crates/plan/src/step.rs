@@ -422,6 +422,13 @@ pub enum Wait {
         /// The slots that are not.
         slots: Vec<u32>,
     },
+    /// Replicas that were just replaced must stay healthy for a while first.
+    Settled {
+        /// Their slots.
+        slots: Vec<u32>,
+        /// When they have.
+        until: Timestamp,
+    },
     /// A person must approve it.
     Approval,
     /// A spent budget must recover; `None` when only a person or a changed input can free it.
@@ -453,7 +460,7 @@ impl Wait {
     pub fn until(&self) -> Option<Timestamp> {
         match self {
             Self::Tried { until, .. } | Self::Budget { until, .. } => *until,
-            Self::Backoff { until } => Some(*until),
+            Self::Backoff { until } | Self::Settled { until, .. } => Some(*until),
             _ => None,
         }
     }
@@ -470,6 +477,10 @@ impl fmt::Display for Wait {
             Self::Replicas { slots } => {
                 let slots: Vec<String> = slots.iter().map(u32::to_string).collect();
                 write!(f, "replica {} healthy", slots.join(", "))
+            }
+            Self::Settled { slots, .. } => {
+                let slots: Vec<String> = slots.iter().map(u32::to_string).collect();
+                write!(f, "replica {} to stay healthy for a while", slots.join(", "))
             }
             Self::Approval => f.write_str("approval"),
             Self::Budget { evidence, .. } => write!(f, "budget spent: {evidence}"),

@@ -83,6 +83,54 @@ fn a_new_image_replaces_replica_by_replica_and_carries_unnamed_volumes() {
 }
 
 #[test]
+fn start_first_takes_nobody_down_before_the_new_one_is_healthy() {
+    let spec = |image: &str| format!("{{image: {image}, networks: [data], replicas: 2, health: {{tcp: {{port: 1}}}}, update: {{order: StartFirst}}}}");
+    let mut model = Model::new(service(&spec("a:1"), ""));
+    model.settle();
+    model.change(service(&spec("a:2"), ""));
+    assert_snapshot!(model.plan());
+    let serving = |model: &Model| model.view.containers.iter().filter(|c| model.is_healthy(c)).count();
+    let mut most = 0;
+    while model.step() {
+        assert!(serving(&model) >= 2, "{}", model.world());
+        most = most.max(model.view.containers.iter().filter(|c| c.state == RunState::Running).count());
+    }
+    assert_eq!(most, 3, "one replica at a time");
+    assert_snapshot!(model.world());
+}
+
+#[test]
+fn start_first_with_a_carried_volume_is_stop_first() {
+    let spec = |image: &str| format!("{{image: {image}, networks: [data], update: {{order: StartFirst}}}}");
+    let mut model = Model::new(service(&spec("a:1"), ""));
+    model.settle();
+    Arc::make_mut(&mut model.view.containers[0]).anonymous_volumes.insert("/var/lib/x".into(), "f".repeat(64));
+    model.change(service(&spec("a:2"), ""));
+    let plan = model.current();
+    let at = |wanted: fn(&Action) -> bool| plan.steps.iter().position(|s| wanted(&s.action)).unwrap();
+    assert!(at(|a| matches!(a, Action::Stop { .. })) < at(|a| matches!(a, Action::Start { .. })), "{plan}");
+}
+
+#[test]
+fn the_next_replica_waits_until_the_last_one_has_proven_itself() {
+    let spec = |image: &str| format!("{{image: {image}, networks: [data], replicas: 2, update: {{monitor: 5s, delay: 1s}}}}");
+    let mut model = Model::new(service(&spec("a:1"), ""));
+    model.settle();
+    model.clock += 60_000;
+    model.change(service(&spec("a:2"), ""));
+    model.settle();
+    let plan = model.current();
+    let until: Vec<i64> = plan.steps.iter().flat_map(|s| &s.waits).filter_map(|w| Some(w.until()?.as_millis())).collect();
+    let started = model.view.containers.iter().filter_map(|c| c.started_at).max().unwrap().as_millis();
+    assert!(!until.is_empty() && until.iter().all(|at| *at == started + 6_000), "{plan}");
+    model.clock = started - 3_600_000;
+    assert!(!model.current().runnable().is_empty(), "a clock that went back holds nobody");
+    model.clock = started + 6_000;
+    model.settle();
+    assert!(model.current().steps.is_empty());
+}
+
+#[test]
 fn what_others_change_is_put_back() {
     type Meddle = fn(&mut qm_plan::observed::Container);
     let cases: [(&str, Meddle); 6] = [
@@ -222,8 +270,9 @@ proptest! {
         replicas in 1_u32..4,
         parallelism in 1_u32..3,
         healthy in any::<bool>(),
+        order in prop::sample::select(vec!["StopFirst", "StartFirst"]),
     ) {
-        let spec = format!("{{image: a:2, networks: [data], replicas: {replicas}, update: {{parallelism: {parallelism}}}}}");
+        let spec = format!("{{image: a:2, networks: [data], replicas: {replicas}, update: {{parallelism: {parallelism}, order: {order}}}}}");
         let old_spec = format!("{{image: a:1, networks: [data], replicas: {replicas}}}");
         let mut model = Model::new(service(&old_spec, ""));
         model.settle();
@@ -260,5 +309,20 @@ proptest! {
         model.settle();
         let healthy = model.view.containers.iter().filter(|c| model.is_healthy(c)).count() as u32;
         prop_assert!(healthy >= replicas.saturating_sub(parallelism), "{} of {} left", healthy, replicas);
+    }
+
+    /// With StartFirst none is given up for a new one that never gets healthy, and no more than `parallelism` are tried.
+    #[test]
+    fn a_bad_revision_beside_the_old_one_takes_nobody_down(replicas in 1_u32..6, parallelism in 1_u32..4) {
+        let spec = |image: &str| format!(
+            "{{image: {image}, networks: [data], replicas: {replicas}, health: {{tcp: {{port: 1}}}}, update: {{parallelism: {parallelism}, order: StartFirst}}}}");
+        let mut model = Model::new(service(&spec("a:1"), ""));
+        model.settle();
+        model.change(service(&spec("a:2"), ""));
+        model.new_are_healthy = false;
+        model.settle();
+        let healthy = model.view.containers.iter().filter(|c| model.is_healthy(c)).count() as u32;
+        let tried = model.view.containers.iter().filter(|c| c.state == RunState::Running && !model.is_healthy(c)).count() as u32;
+        prop_assert_eq!((healthy, tried), (replicas, parallelism.min(replicas)));
     }
 }

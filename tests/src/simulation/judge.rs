@@ -403,11 +403,12 @@ impl Judge {
     /// Services that really are as wanted and have been for a while.
     pub fn settled(&self, engine: &mut Engine, now: Now) -> BTreeSet<Id> {
         let all = containers(engine, now);
-        let is_settled = |id: &&Id, service: &Service| {
-            let mine: Vec<&Real> = all.iter().filter(|c| c.is_ours() && c.owner() == **id).collect();
+        let mut is_settled = |id: &Id, service: &Service| {
+            let mine: Vec<&Real> = all.iter().filter(|c| c.is_ours() && c.owner() == *id).collect();
             matches!(service.conduct, Conduct::Good { .. })
                 && mine.len() == service.wanted() as usize
-                && mine.iter().all(|c| c.state == "running")
+                // Somebody may have taken its network, and with it the address that is dialled.
+                && mine.iter().all(|c| c.state == "running" && is_healthy(engine, now, service, c))
                 && self.unchanged_for(id, now) > 20_000
         };
         self.town.services.iter().filter(|(id, s)| is_settled(id, s)).map(|(id, _)| id.clone()).collect()

@@ -332,18 +332,18 @@ pub struct Logging {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Update {
-    /// `StopFirst`: the old container ends before the new one starts. `StartFirst`: the other way round (not in effect yet). Default
-    /// StopFirst.
+    /// `StopFirst`: the old container ends before the new one starts. `StartFirst`: the old one ends when the new one
+    /// is healthy; where they would share a volume without a name, the old one ends first all the same. Default StopFirst.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<UpdateOrder>,
     /// So many replicas at a time. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub parallelism: Option<u32>,
-    /// Pause between two replicas (not in effect yet). Default 0s.
+    /// Pause between two replicas, from when the one is healthy to when the next is replaced. Default 0s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay: Option<Duration>,
-    /// How long a new container must stay healthy to count (not in effect yet). Default 0s.
+    /// How long a new container must stay healthy before the next is replaced. Default 0s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitor: Option<Duration>,
     /// How long the whole update may take (not in effect yet). Default 10m.

@@ -379,11 +379,8 @@ impl Rules {
             if container.network_options.values().any(|options| options.ipv4.is_some()) {
                 self.error(Code::StartFirstConflict, &path, "StartFirst needs the fixed address twice", "use StopFirst, or remove `ipv4`");
             }
-            self.not_in_effect(&path, "`order: StartFirst`");
         }
         let fields = [
-            ("delay", update.delay.is_some()),
-            ("monitor", update.monitor.is_some()),
             ("timeout", update.timeout.is_some()),
             ("onFailure", update.on_failure.is_some()),
         ];

@@ -181,7 +181,7 @@ impl Model {
         let health = self.view.containers.iter().filter(|c| c.state == RunState::Running).map(|c| {
             let is_new = c.stamp.as_ref().is_some_and(|s| s.revision == newest);
             let is_healthy = healthy && (new_are_healthy || !is_new || newest <= 1);
-            (c.id.clone(), if is_healthy { Health::Healthy { since: Timestamp::default() } } else { Health::Starting })
+            (c.id.clone(), if is_healthy { Health::Healthy { since: c.started_at.unwrap_or_default() } } else { Health::Starting })
         });
         self.view.health = health.collect();
     }

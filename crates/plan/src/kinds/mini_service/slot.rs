@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use qm_api::conditions::Reason;
 use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
+use qm_api::spec::container::UpdateOrder;
+use qm_api::time::Timestamp;
 
 use super::target::Target;
 use super::{Planner, VolumesMade, drift};
 use crate::desired::{DesiredFile, DesiredMount, MountSource, restart_policy};
 use crate::leaf::engine_resources;
 use crate::observed::{Container, Health, RunState};
-use crate::own::is_healthy;
+use crate::own::{healthy_at, is_healthy};
 use crate::plan::Plan;
 use crate::stamp::Stamp;
 use crate::step::{Action, Body, Cause, ContainerRef, FileWrite, ImageRef, Join, Step, Wait};
@@ -38,23 +40,71 @@ pub(super) fn plan_slots(planner: &Planner<'_>, target: &Target, slots: BTreeMap
             Slot { number, keep, outdated }
         })
         .collect();
-    let mut free = planner.spec.parallelism as usize;
-    let mut in_flight: Vec<u32> = slots.iter().filter(|s| is_down(planner, s)).map(|s| s.number).collect();
-    free = free.saturating_sub(in_flight.len());
+    let mut turns = Turns::of(planner, &slots);
     for slot in &slots {
-        // Only taking a container down that serves costs availability, so only that is rationed.
-        let costs = slot.keep.is_none_or(|k| !healthy(planner, k)) && slot.outdated.iter().any(|c| may_serve(planner, c));
-        let rationed = if costs && free == 0 && !planted(Mutant::AllAtOnce) {
-            Some(Wait::Replicas { slots: in_flight.clone() })
-        } else {
-            if costs {
-                free = free.saturating_sub(1);
-                in_flight.push(slot.number);
-            }
-            None
-        };
+        let rationed = turns.ration(planner, slot);
         plan_slot(planner, target, slot, rationed, &mut volumes, plan);
     }
+}
+
+/// Who may be replaced now: so many replicas at a time, the next when the last one has proven itself.
+struct Turns {
+    free: usize,
+    /// Slots that are down, or in the middle of a replacement.
+    busy: Vec<u32>,
+    /// Slots that are healthy, and not for long enough; with the instant at which they are.
+    settling: Vec<(u32, Timestamp)>,
+}
+
+impl Turns {
+    fn of(planner: &Planner<'_>, slots: &[Slot<'_>]) -> Self {
+        let busy: Vec<u32> = slots.iter().filter(|s| is_down(planner, s) || is_taking_over(planner, s)).map(|s| s.number).collect();
+        let settling: Vec<(u32, Timestamp)> =
+            slots.iter().filter(|s| !busy.contains(&s.number)).filter_map(|s| Some((s.number, settles_at(planner, s.keep?)?))).collect();
+        let free = (planner.spec.parallelism as usize).saturating_sub(busy.len() + settling.len());
+        Self { free, busy, settling }
+    }
+
+    /// What a slot must wait for before its old container is put at risk. Only that costs availability, so only that is rationed.
+    fn ration(&mut self, planner: &Planner<'_>, slot: &Slot<'_>) -> Option<Wait> {
+        let has_newcomer = slot.keep.is_some_and(|k| healthy(planner, k) || starts_first(planner, slot) && k.state == RunState::Running);
+        let costs = !has_newcomer && slot.outdated.iter().any(|c| may_serve(planner, c));
+        if !costs {
+            return None;
+        }
+        if self.free == 0 && !planted(Mutant::AllAtOnce) {
+            return Some(match self.settling.iter().map(|(_, until)| *until).min() {
+                Some(until) if self.busy.is_empty() => Wait::Settled { slots: self.settling.iter().map(|(slot, _)| *slot).collect(), until },
+                _ => Wait::Replicas { slots: self.busy.clone() },
+            });
+        }
+        self.free = self.free.saturating_sub(1);
+        self.busy.push(slot.number);
+        None
+    }
+}
+
+/// Whether the new container of a slot is started beside the old one. A volume without a name that is carried along would have two
+/// writers: there the old one ends first, whatever the manifest says.
+fn starts_first(planner: &Planner<'_>, slot: &Slot<'_>) -> bool {
+    planner.spec.order == UpdateOrder::StartFirst && slot.outdated.iter().all(|old| old.anonymous_volumes.is_empty())
+}
+
+/// Its new container was started beside the old one and is not healthy yet.
+fn is_taking_over(planner: &Planner<'_>, slot: &Slot<'_>) -> bool {
+    !slot.outdated.is_empty() && starts_first(planner, slot) && slot.keep.is_some_and(|k| k.state == RunState::Running && !healthy(planner, k))
+}
+
+/// When a container has been healthy for long enough for the next one to be replaced; `None` = it has.
+fn settles_at(planner: &Planner<'_>, container: &Container) -> Option<Timestamp> {
+    let pause = planner.spec.monitor_ms.saturating_add(planner.spec.delay_ms);
+    if pause == 0 || !healthy(planner, container) {
+        return None;
+    }
+    let since = healthy_at(planner.spec, container, planner.ctx.view.health.get(&container.id)).or(container.started_at)?;
+    let until = since.plus_millis(pause as i64);
+    // A start in the future was before the clock went back: long ago.
+    (since <= planner.ctx.now && until > planner.ctx.now).then_some(until)
 }
 
 fn healthy(planner: &Planner<'_>, container: &Container) -> bool {
@@ -117,7 +167,9 @@ fn keep_container(planner: &Planner<'_>, slot: &Slot<'_>, keep: &Container, rati
             let write = write_files(planner, slot.number, ContainerRef::Id(keep.id.clone()), new_or_missing(planner));
             before = vec![plan.push(Step { waits: waits.clone(), after: before, ..write })];
         }
-        before.extend(stop_outdated(planner, slot, &waits, &before, plan));
+        if !starts_first(planner, slot) {
+            before.extend(stop_outdated(planner, slot, &waits, &before, plan));
+        }
         let cause = if keep.state == RunState::Created {
             slot.outdated.first().map_or_else(|| new_or_missing(planner), |old| revision_cause(planner, old, keep_revision(keep)))
         } else {
@@ -134,7 +186,9 @@ fn keep_container(planner: &Planner<'_>, slot: &Slot<'_>, keep: &Container, rati
     }
     let mut renamed_after = Vec::new();
     for old in &slot.outdated {
-        if old_gone.is_empty() {
+        if starts_first(planner, slot) {
+            renamed_after.extend(planner.remove(plan, old, Cause::Superseded, takeover(planner, slot, old), old_gone.clone()));
+        } else if old_gone.is_empty() {
             // Somebody else started the new one: the old one stays as long as it is needed.
             renamed_after.extend(planner.remove(plan, old, Cause::Superseded, rationed.iter().cloned().collect(), Vec::new()));
         } else {
@@ -145,6 +199,12 @@ fn keep_container(planner: &Planner<'_>, slot: &Slot<'_>, keep: &Container, rati
         }
     }
     rename(planner, slot, keep, renamed_after, plan);
+}
+
+/// An old container that still serves goes when the new one is healthy.
+fn takeover(planner: &Planner<'_>, slot: &Slot<'_>, old: &Container) -> Vec<Wait> {
+    let is_ready = slot.keep.is_some_and(|keep| healthy(planner, keep));
+    if is_ready || !may_serve(planner, old) { Vec::new() } else { vec![Wait::Replicas { slots: vec![slot.number] }] }
 }
 
 fn keep_revision(keep: &Container) -> u64 {
@@ -253,10 +313,17 @@ fn make_container(
         let write = write_files(planner, number, made(), cause.clone());
         before.push(plan.push(Step { waits: create_waits.clone(), after: vec![create], ..write }));
     }
-    before.extend(stop_outdated(planner, slot, &waits, &before, plan));
+    let beside = starts_first(planner, slot);
+    if !beside {
+        before.extend(stop_outdated(planner, slot, &waits, &before, plan));
+    }
     let start = planner.step(number, Action::Start { container: made() }, cause);
     let start = plan.push(Step { waits, after: before, ..start });
     for old in &slot.outdated {
+        if beside {
+            planner.remove(plan, old, Cause::Superseded, takeover(planner, slot, old), vec![start]);
+            continue;
+        }
         let action = Action::RemoveContainer { container: old.id.clone() };
         plan.push(Step { after: vec![start], ..planner.step(number, action, Cause::Superseded) });
     }
