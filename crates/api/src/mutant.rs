@@ -22,6 +22,8 @@ pub enum Mutant {
     StartUngated,
     /// Rule: replicas are replaced a few at a time.
     AllAtOnce,
+    /// Rule: with StartFirst the old container goes when the new one is healthy.
+    TakesOverEarly,
     /// Rule: losing much at once is held.
     PruneUnheld,
     /// Rule: absence that does not count removes nothing.
@@ -83,6 +85,7 @@ impl Mutant {
         Self::VolumesStay,
         Self::StartUngated,
         Self::AllAtOnce,
+        Self::TakesOverEarly,
         Self::PruneUnheld,
         Self::AbsenceCounts,
         Self::Unfrozen,

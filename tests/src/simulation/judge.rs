@@ -357,6 +357,10 @@ impl Judge {
         if twin_is_healthy {
             return;
         }
+        if service.starts_first && container.anonymous.is_empty() {
+            let text = format!("{}/{} starts first, and an old container is stopped before the new one is healthy: {what}", owner.0, owner.1);
+            self.violation(text);
+        }
         let down = self.down_by_us.entry(owner.clone()).or_default();
         down.retain(|s| *s <= service.wanted());
         let already = down.iter().filter(|s| **s != slot).count();

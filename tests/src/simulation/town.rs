@@ -83,6 +83,8 @@ pub struct Service {
     pub replicas: u32,
     /// How many may be down for a replacement.
     pub parallelism: u32,
+    /// The new container is started beside the old one.
+    pub starts_first: bool,
     /// Declared networks; empty for the implicit one.
     pub networks: BTreeSet<String>,
     /// A limit, in MiB.
@@ -166,10 +168,13 @@ impl Town {
             }
         }
         let networks = self.networks.iter().filter(|(ns, _)| ns == namespace).map(|(_, n)| n.clone()).filter(|_| rng.chance(60)).collect();
-        let service = Service {
+        // Drawn apart, so that what else a seed draws stays.
+        let mut order = rng.fork("order");
+        let mut service = Service {
             image: draw_image(rng),
             replicas: rng.between(1, 3) as u32,
             parallelism: 1,
+            starts_first: order.chance(40),
             networks,
             memory_mib: rng.chance(40).then(|| 32 * rng.between(1, 4)),
             env: rng.below(5),
@@ -180,6 +185,8 @@ impl Town {
             has_volume: rng.chance(30),
             has_config: rng.chance(25),
         };
+        // Two would write it.
+        service.starts_first &= !service.has_volume;
         self.services.insert(id.clone(), service);
         Some(id)
     }
@@ -375,6 +382,9 @@ fn spec(namespace: &str, service: &Service) -> Value {
         "stopGracePeriod": "2s",
         "update": { "parallelism": service.parallelism },
     });
+    if service.starts_first {
+        container["update"]["order"] = "StartFirst".into();
+    }
     if !service.networks.is_empty() {
         container["networks"] = json!(service.networks);
     }
