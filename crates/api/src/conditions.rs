@@ -153,6 +153,10 @@ pub enum Reason {
     Contested,
     /// The same step does not bring us forward.
     NoProgress,
+    /// An update failed or was taken back: an older revision runs in place of the wanted one.
+    RolledBack,
+    /// An update failed, and no further replica is replaced.
+    RolloutPaused,
     /// The namespace's name is in use by a foreign project.
     NamespaceInUse,
     /// Something foreign has the name that we need.

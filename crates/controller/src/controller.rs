@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use qm_api::conditions::Reason;
 use qm_api::kinds::mini_service;
 use qm_api::meta::{Object, ObjectKey};
+use qm_api::spec::container::OnFailure;
 use qm_api::time::Timestamp;
 use qm_plan::budget::Spent;
 use qm_plan::plan::Finding;
@@ -16,9 +17,10 @@ use tokio::sync::Semaphore;
 use crate::clock::Clock;
 use crate::docker::Docker;
 use crate::events::{EventType, Events, Happening};
+use crate::intents;
 use crate::metrics::Metrics;
 use crate::mirror::Refresher;
-use crate::records::{self, REVISIONS_KEPT, RevisionRecord};
+use crate::records::{self, REVISIONS_KEPT, RevisionRecord, RollbackRecord};
 use crate::world::World;
 
 /// Calls that change the engine, under way at once. Measured: eight are as fast as sixteen, four are slower.
@@ -134,7 +136,17 @@ impl Controller {
     /// When the store refuses.
     pub(crate) async fn record_revision(&self, key: &ObjectKey, revision: qm_plan::plan::Revision) -> Result<(), StoreError> {
         let now = self.clock.wall();
-        let record = RevisionRecord { service: key.name.clone(), created_at: now, revision };
+        let record =
+            RevisionRecord { service: key.name.clone(), created_at: now, revision, container: None, files: BTreeMap::new(), proven_at: None };
+        self.put_revision(key, record).await
+    }
+
+    /// Writes a revision record and drops the oldest beyond the last five, but never the newest one that is proven.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    async fn put_revision(&self, key: &ObjectKey, record: RevisionRecord) -> Result<(), StoreError> {
+        let now = self.clock.wall();
         let object_key = records::revision_key(key, record.revision.number);
         let spec = serde_json::to_value(&record).expect("a revision is plain data");
         let snapshot = self.store.snapshot();
@@ -153,7 +165,11 @@ impl Controller {
         list.retain(|r| r.revision.number != record.revision.number);
         list.insert(0, record);
         list.sort_by_key(|r| std::cmp::Reverse(r.revision.number));
-        for old in list.drain(REVISIONS_KEPT.min(list.len())..) {
+        let way_back = list.iter().find(|r| r.proven_at.is_some()).map(|r| r.revision.number);
+        let (kept, dropped): (Vec<_>, Vec<_>) =
+            list.into_iter().enumerate().partition(|(at, r)| *at < REVISIONS_KEPT || Some(r.revision.number) == way_back);
+        let list: Vec<RevisionRecord> = kept.into_iter().map(|(_, r)| r).collect();
+        for (_, old) in dropped {
             let old_key = records::revision_key(key, old.revision.number);
             if snapshot.get(&old_key).is_some() {
                 tx.delete(old_key, Precondition::default(), now);
@@ -164,6 +180,76 @@ impl Controller {
         Ok(())
     }
 
+    /// The rollout of a revision is complete: it is what a later one may fall back to. Recorded once, and again when what can change in
+    /// place has changed.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub(crate) async fn prove_revision(&self, key: &ObjectKey, object: &Object, number: u64) -> Result<(), StoreError> {
+        let Some(mut record) = self.revisions_of(key).into_iter().find(|r| r.revision.number == number) else { return Ok(()) };
+        let files = object.meta.annotations.get(records::FILES);
+        let files: BTreeMap<String, String> = files.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let container = object.spec.get("container").cloned();
+        if record.proven_at.is_some() && record.container == container && record.files == files {
+            return Ok(());
+        }
+        record.proven_at.get_or_insert(self.clock.wall());
+        (record.container, record.files) = (container, files);
+        self.put_revision(key, record).await
+    }
+
+    /// The rollout of a revision failed: go back to the newest proven one, or stop where it is, as the manifest says. Without a proven
+    /// one there is nothing to go back to, and the budgets go on deciding. Gives whether anything follows from it.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub(crate) async fn take_back(&self, key: &ObjectKey, object: &Object, failed: u64, evidence: &str) -> Result<bool, StoreError> {
+        let Some(desired) = self.world.service(key) else { return Ok(false) };
+        let Some(spec) = desired.container() else { return Ok(false) };
+        let Some(to) = self.way_back(key, failed) else { return Ok(false) };
+        if intents::suspension(&self.store.snapshot(), object, self.clock.wall()).is_some() {
+            return Ok(false);
+        }
+        let record = RollbackRecord {
+            generation: object.meta.generation,
+            files: object.meta.annotations.get(records::FILES).map(ToString::to_string),
+            failed,
+            to: (spec.on_failure == OnFailure::Rollback).then_some(to),
+            actor: None,
+            evidence: evidence.to_owned(),
+            at: self.clock.wall(),
+        };
+        let reason = if record.to.is_some() { Reason::RolledBack } else { Reason::RolloutPaused };
+        let message = record.message(key);
+        let mut tx = self.store.tx();
+        self.put_rollback(&mut tx, key, &record);
+        tx.commit(Durability::Durable).await?;
+        self.tell(key, EventType::Warning, reason, message);
+        Ok(true)
+    }
+
+    /// The newest proven revision besides this one.
+    pub(crate) fn way_back(&self, key: &ObjectKey, failed: u64) -> Option<u64> {
+        let is_way = |r: &&RevisionRecord| r.proven_at.is_some() && r.container.is_some() && r.revision.number != failed;
+        self.revisions_of(key).iter().find(is_way).map(|r| r.revision.number)
+    }
+
+    /// Puts a rollback record into a transaction.
+    pub(crate) fn put_rollback(&self, tx: &mut qm_store::Tx, key: &ObjectKey, record: &RollbackRecord) {
+        let record_key = ObjectKey::new(records::ROLLBACK, key.namespace.clone(), key.name.clone());
+        let spec = serde_json::to_value(record).expect("a rollback is plain data");
+        match self.store.snapshot().get(&record_key) {
+            Some(old) => {
+                let mut object = (**old).clone();
+                object.spec = Arc::new(spec);
+                tx.put(object);
+            }
+            None => {
+                tx.create(Object::new(record_key, self.clock.uid(), self.clock.wall(), spec));
+            }
+        }
+    }
+
     /// Forgets everything about an object that is gone for good.
     pub(crate) async fn forget(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let list = self.revisions.lock().unwrap_or_else(PoisonError::into_inner).remove(key).unwrap_or_default();
@@ -172,7 +258,7 @@ impl Controller {
         let mut tx = self.store.tx();
         let mut any = false;
         let revisions = list.iter().map(|r| records::revision_key(key, r.revision.number));
-        let others = [records::PENDING_RELOAD, records::EPOCH].map(|kind| ObjectKey::new(kind, key.namespace.clone(), key.name.clone()));
+        let others = [records::PENDING_RELOAD, records::EPOCH, records::ROLLBACK].map(|kind| ObjectKey::new(kind, key.namespace.clone(), key.name.clone()));
         for record in revisions.chain(others) {
             if snapshot.get(&record).is_some() {
                 tx.delete(record, Precondition::default(), now);

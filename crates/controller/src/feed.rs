@@ -6,12 +6,13 @@ use std::sync::Arc;
 use qm_api::graph::{Dependency, Graph};
 use qm_api::kinds::mini_service::{KIND as SERVICE, MiniServiceSpec};
 use qm_api::meta::{Object, ObjectKey};
-use qm_plan::desired::{DesiredNetwork, DesiredService, Files};
+use qm_api::spec::container::Container;
+use qm_plan::desired::{DesiredError, DesiredNetwork, DesiredService, Files, Rollout};
 use qm_store::{ChangeKind, Snapshot};
 
 use crate::apply::Sources;
 use crate::controller::Controller;
-use crate::records::{ATTACHMENT, FILES};
+use crate::records::{ATTACHMENT, FILES, ROLLBACK, RevisionRecord, revision_key, rollback};
 use crate::world::Wanted;
 
 impl Controller {
@@ -47,6 +48,7 @@ impl Controller {
                     let object = &change.object;
                     if !matches!(object.key.kind.as_str(), SERVICE | "Network") {
                         self.wake_for(object);
+                        wanted.extend(self.rolled(&snapshot, object));
                         continue;
                     }
                     let previous = change.previous.as_deref();
@@ -95,9 +97,18 @@ impl Controller {
         }
     }
 
+    /// A rollback that begins or ends changes what is wanted.
+    fn rolled(&self, snapshot: &Snapshot, record: &Object) -> Option<Wanted> {
+        if record.key.kind != ROLLBACK {
+            return None;
+        }
+        let service = snapshot.get(&ObjectKey::new(SERVICE, record.key.namespace.clone(), record.key.name.clone()))?;
+        self.wanted(snapshot, service)
+    }
+
     fn wanted(&self, snapshot: &Snapshot, object: &Object) -> Option<Wanted> {
         let made = match object.key.kind.as_str() {
-            SERVICE => DesiredService::from_object(object, &files(snapshot, object)).map(|s| Wanted::Service(Arc::new(s))),
+            SERVICE => service(snapshot, object).map(|s| Wanted::Service(Arc::new(s))),
             _ => DesiredNetwork::from_object(object).map(|n| Wanted::Network(Arc::new(n))),
         };
         match made {
@@ -129,10 +140,34 @@ pub fn graph(snapshot: &Snapshot) -> Graph {
     Graph::build(snapshot.list(SERVICE, None).map(|o| (o.key.clone(), dependencies(o))))
 }
 
+/// A service as it should run: what its manifest says, or what a rollback that still holds put in its place.
+fn service(snapshot: &Snapshot, object: &Object) -> Result<DesiredService, DesiredError> {
+    let mut desired = DesiredService::from_object(object, &files(snapshot, object))?;
+    let Some(record) = rollback(snapshot, &object.key).filter(|r| r.holds(object)) else { return Ok(desired) };
+    let message = record.message(&object.key);
+    let Some(to) = record.to else {
+        desired.rollout = Rollout::Paused { message };
+        return Ok(desired);
+    };
+    let older = snapshot.get(&revision_key(&object.key, to)).and_then(|o| o.decode_spec::<RevisionRecord>().ok());
+    let container = older.as_ref().and_then(|r| serde_json::from_value::<Container>(r.container.clone()?).ok());
+    let (Some(older), Some(container)) = (older, container) else {
+        // Its record is gone: the manifest is all that is left.
+        tracing::warn!(object = %object.key, revision = to, "the revision to go back to is not recorded any more");
+        return Ok(desired);
+    };
+    let rollout = Rollout::RolledBack { to, image_id: older.revision.image_id.as_str().into(), message };
+    desired.roll_back(&container, &contents(snapshot, older.files), rollout)?;
+    Ok(desired)
+}
+
 /// The files that a stored spec refers to.
 pub fn files(snapshot: &Snapshot, object: &Object) -> Files {
     let Some(list) = object.meta.annotations.get(FILES) else { return Files::new() };
-    let list: BTreeMap<String, String> = serde_json::from_str(list).unwrap_or_default();
+    contents(snapshot, serde_json::from_str(list).unwrap_or_default())
+}
+
+fn contents(snapshot: &Snapshot, list: BTreeMap<String, String>) -> Files {
     list.into_iter()
         .filter_map(|(name, digest)| {
             let attachment = snapshot.get(&ObjectKey::new(ATTACHMENT, "", digest))?;

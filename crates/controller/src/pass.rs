@@ -1,6 +1,6 @@
 //! One pass of one key: observe, plan, check, act, record (DESIGN 4, steps 4 to 9).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use qm_api::conditions::Reason;
@@ -9,12 +9,12 @@ use qm_api::meta::{Object, ObjectKey};
 use qm_api::mutant::{Mutant, planted};
 use qm_plan::budget::Budget;
 use qm_plan::check::check;
-use qm_plan::desired::DesiredService;
+use qm_plan::desired::{DesiredService, Rollout};
 use qm_plan::kinds::mini_service::{Context, Gate, PendingRestart, plan_service};
 use qm_plan::kinds::network::plan_network;
 use qm_plan::kinds::orphan::plan_orphans;
 use qm_plan::own::Trouble;
-use qm_plan::plan::Plan;
+use qm_plan::plan::{Plan, Progress, ProgressState};
 use qm_plan::step::Wait;
 use qm_store::{Durability, Precondition, StoreError};
 
@@ -112,9 +112,10 @@ impl Controller {
         if self.world.image(&spec.image).is_none() {
             wanted.push(Thing::Image(spec.image.as_str().into()));
         }
-        if let Some(pinned) = self.revisions_of(key).first().map(|r| r.revision.image_id.clone()).filter(|id| !id.is_empty())
-            && self.world.image(&pinned).is_none()
-            && !matches!(self.world.image(&spec.image), Some(qm_plan::observed::Image::Present { id, .. }) if id == pinned.as_str())
+        let revisions: Vec<_> = self.revisions_of(key).into_iter().map(|r| r.revision).collect();
+        if let Some(pinned) = pinned(desired, &revisions).filter(|id| !id.is_empty())
+            && self.world.image(pinned).is_none()
+            && !matches!(self.world.image(&spec.image), Some(qm_plan::observed::Image::Present { id, .. }) if id == pinned)
         {
             wanted.push(Thing::Image(pinned.into()));
         }
@@ -129,7 +130,9 @@ impl Controller {
         let now = self.now();
         let snapshot = self.store.snapshot();
         let memory = self.remember(key, |m| m.clone());
-        let revisions: Vec<_> = self.revisions_of(key).into_iter().map(|r| r.revision).collect();
+        let recorded = self.revisions_of(key);
+        let proven: BTreeSet<u64> = recorded.iter().filter(|r| r.proven_at.is_some()).map(|r| r.revision.number).collect();
+        let revisions: Vec<_> = recorded.into_iter().map(|r| r.revision).collect();
         let restart: Option<PendingRestart> = records::pending_reload(&snapshot, key).map(PendingRestart::from);
         let availability = self.world.availability();
         let gates: BTreeMap<ObjectKey, Gate> = desired
@@ -151,7 +154,7 @@ impl Controller {
             .filter(|d| inner.services.get(*d).is_some_and(|s| s.deleting) && inner.by_owner.contains_key(*d))
             .cloned()
             .collect();
-        let pinned = revisions.first().map(|r| r.image_id.as_str());
+        let pinned = pinned(desired, &revisions);
         let pinned_image = pinned.and_then(|id| inner.images.get(id)).cloned();
         drop(inner);
         let context = Context {
@@ -160,6 +163,7 @@ impl Controller {
             view: &view,
             gates: &gates,
             revisions: &revisions,
+            proven: &proven,
             pinned_image: pinned_image.as_ref(),
             files_dir: &self.files_dir,
             settled_generation: memory.settled_generation,
@@ -245,6 +249,14 @@ impl Controller {
             return Ok(Next::At(self.clock.mono_ms() + RESYNC_MS));
         }
         self.note_plan(key, object, &plan);
+        match &plan.rollout {
+            Some(Progress { number, state: ProgressState::Complete }) => self.prove_revision(key, object, *number).await?,
+            Some(Progress { number, state: ProgressState::Failed(evidence) }) if self.take_back(key, object, *number, evidence).await? => {
+                // What is wanted is another now: the store's watcher says so in a moment.
+                return Ok(Next::At(self.clock.mono_ms() + RESYNC_MS));
+            }
+            Some(_) | None => {}
+        }
         if plan.finalized {
             return self.finalize(key, object).await;
         }
@@ -370,7 +382,11 @@ impl Controller {
     fn look_again(&self, key: &ObjectKey, object: &Object, plan: &Plan) -> Next {
         let now = self.now();
         let mut at = self.clock.mono_ms() + RESYNC_MS;
-        for until in plan.steps.iter().flat_map(|s| s.waits.iter().filter_map(Wait::until)) {
+        let trial = match plan.rollout {
+            Some(Progress { state: ProgressState::Underway(until), .. }) => until,
+            _ => None,
+        };
+        for until in plan.steps.iter().flat_map(|s| s.waits.iter().filter_map(Wait::until)).chain(trial) {
             at = at.min(self.clock.mono_ms() + until.millis_since(now).max(1) as u64);
         }
         let backoff = self.remember(key, |m| m.backoff_until_ms);
@@ -437,4 +453,12 @@ fn start_gate(plan: &Plan) -> Option<String> {
     gates.sort();
     gates.dedup();
     (!gates.is_empty()).then(|| format!("its start waits: {}", gates.join(", ")))
+}
+
+/// The image of the revision that runs or should: what the engine must still have.
+fn pinned<'a>(desired: &'a DesiredService, revisions: &'a [qm_plan::plan::Revision]) -> Option<&'a str> {
+    match &desired.rollout {
+        Rollout::RolledBack { image_id, .. } => Some(image_id),
+        Rollout::Wanted | Rollout::Paused { .. } => revisions.first().map(|r| r.image_id.as_str()),
+    }
 }

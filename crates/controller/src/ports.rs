@@ -12,6 +12,7 @@ use qm_api::meta::{Object, ObjectKey};
 use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
+use qm_plan::desired::Rollout;
 use qm_plan::plan::Plan;
 use qm_store::{Durability, Precondition, StoreError};
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ use crate::apply::SourceInput;
 use crate::controller::Controller;
 use crate::docker::read::LogStream;
 use crate::intents;
-use crate::records::{PENDING_RELOAD, PendingReloadRecord};
+use crate::records::{FILES, PENDING_RELOAD, PendingReloadRecord, ROLLBACK, RevisionRecord, RollbackRecord};
 use crate::run::Operator;
 
 /// Why something that was asked for is not done.
@@ -146,8 +147,24 @@ impl Operator {
                     self.want_restart(&mut tx, object, &spec, now);
                 }
             }
-            Act::Retry | Act::Reconcile => {}
-            Act::Rollback | Act::Adopt | Act::Block | Act::Unblock => {}
+            Act::Retry => {
+                // What was rolled back is tried again.
+                for object in &covered {
+                    let record = ObjectKey::new(ROLLBACK, object.key.namespace.clone(), object.key.name.clone());
+                    if snapshot.get(&record).is_some() {
+                        tx.delete(record, Precondition::default(), now);
+                    }
+                }
+            }
+            Act::Rollback => {
+                let [object] = covered.as_slice() else {
+                    return Err(AskError::Invalid("a rollback names one service".to_owned()));
+                };
+                let record = self.rollback_to(object, &spec, now)?;
+                controller.put_rollback(&mut tx, &object.key, &record);
+            }
+            Act::Reconcile => {}
+            Act::Adopt | Act::Block | Act::Unblock => {}
         }
         let stored = matches!(request.act, Act::Suspend | Act::Approve);
         if !stored {
@@ -178,13 +195,47 @@ impl Operator {
             orphans.iter().for_each(|key| controller.world.queue.add(key));
         }
         controller.world.mark_status(covered.iter().map(|o| o.key.clone()));
-        if matches!(request.act, Act::Suspend | Act::Resume | Act::Retry | Act::Restart) {
+        if matches!(request.act, Act::Suspend | Act::Resume | Act::Retry | Act::Restart | Act::Rollback) {
             for object in &covered {
                 let words = format!("{} by {}{}", request.act.word(), spec.actor, reason_text(&spec.reason));
                 controller.tell(&object.key, crate::events::EventType::Normal, qm_api::conditions::Reason::Intent, words);
             }
         }
         Ok(intent)
+    }
+
+    /// What a person's rollback comes to: the named revision, or the newest proven one before that which runs now.
+    fn rollback_to(&self, object: &Object, spec: &IntentSpec, now: Timestamp) -> Result<RollbackRecord, AskError> {
+        let controller = &self.controller;
+        let revisions = controller.revisions_of(&object.key);
+        let running = match controller.world.service(&object.key).map(|s| s.rollout.clone()) {
+            Some(Rollout::RolledBack { to, .. }) => Some(to),
+            _ => revisions.first().map(|r| r.revision.number),
+        };
+        let (Some(wanted), Some(running)) = (revisions.first().map(|r| r.revision.number), running) else {
+            return Err(AskError::NotFound(format!("{} has no revision yet", object.key)));
+        };
+        let can_run = |r: &&RevisionRecord| r.proven_at.is_some() && r.container.is_some();
+        let choice: Vec<String> =
+            revisions.iter().filter(can_run).filter(|r| r.revision.number != running).map(|r| r.revision.number.to_string()).collect();
+        let choices = if choice.is_empty() { "there is none that ever was healthy".to_owned() } else { format!("there are: {}", choice.join(", ")) };
+        let found = match spec.to {
+            Some(to) => revisions.iter().filter(can_run).find(|r| r.revision.number == to),
+            None => revisions.iter().filter(can_run).find(|r| r.revision.number < running),
+        };
+        let to = found.ok_or_else(|| AskError::NotFound(format!("no such revision of {} to go back to; {choices}", object.key)))?.revision.number;
+        if to == wanted {
+            return Err(AskError::Invalid(format!("revision {to} is the one that the manifest says: `retry` goes on with it")));
+        }
+        Ok(RollbackRecord {
+            generation: object.meta.generation,
+            files: object.meta.annotations.get(FILES).map(ToString::to_string),
+            failed: wanted,
+            to: Some(to),
+            actor: Some(spec.actor.clone()),
+            evidence: spec.reason.clone(),
+            at: now,
+        })
     }
 
     fn want_restart(&self, tx: &mut qm_store::Tx, object: &Object, spec: &IntentSpec, now: Timestamp) {

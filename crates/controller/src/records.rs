@@ -1,18 +1,21 @@
 //! Owns the internal kinds that the controller keeps in the store: revisions, pending reloads, epochs, attachments, events.
 
-use qm_api::meta::ObjectKey;
+use qm_api::meta::{Object, ObjectKey};
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::kinds::mini_service::PendingRestart;
 use qm_plan::plan::Revision;
 use qm_store::Snapshot;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Kind: one revision of a service, named `<service>.<number>`.
 pub const REVISION: &str = "Revision";
 /// Kind: a reload that must be outlived, named after its service.
 pub const PENDING_RELOAD: &str = "PendingReload";
+/// Kind: why a service does not run the revision that its manifest says, named after the service.
+pub const ROLLBACK: &str = "Rollback";
 /// Kind: how often a node was lost and changed, named after its service.
 pub const EPOCH: &str = "Epoch";
 /// Kind: the content of a file that specs refer to, named by its digest; no namespace.
@@ -44,6 +47,68 @@ pub struct RevisionRecord {
     pub created_at: Timestamp,
     /// The revision.
     pub revision: Revision,
+    /// What its rollout was made of, once that was complete: `spec.container`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Value>,
+    /// The files that the container refers to, as written, with their digests.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
+    /// When its rollout was complete for the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven_at: Option<Timestamp>,
+}
+
+/// A stored rollback, or the pause of a failed rollout. It holds while its inputs stay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RollbackRecord {
+    /// The generation that is not carried out.
+    pub generation: u64,
+    /// The files that its spec refers to, as the object's annotation says.
+    #[serde(default)]
+    pub files: Option<String>,
+    /// The number of the revision that failed or was taken back.
+    pub failed: u64,
+    /// The number of the one that runs; absent = the rollout is only paused.
+    #[serde(default)]
+    pub to: Option<u64>,
+    /// Who asked for it; absent = the operator decided.
+    #[serde(default)]
+    pub actor: Option<String>,
+    /// The evidence, or the person's reason.
+    pub evidence: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl RollbackRecord {
+    /// Whether the object still is what this was decided about.
+    pub fn holds(&self, object: &Object) -> bool {
+        self.generation == object.meta.generation && self.files == object.meta.annotations.get(FILES).map(ToString::to_string)
+    }
+
+    /// What happened and what ends it, for people.
+    pub fn message(&self, service: &ObjectKey) -> String {
+        let why = match &self.actor {
+            Some(actor) if self.evidence.is_empty() => format!("revision {} was taken back by {actor}", self.failed),
+            Some(actor) => format!("revision {} was taken back by {actor}: {}", self.failed, self.evidence),
+            None => format!("revision {} failed: {}", self.failed, self.evidence),
+        };
+        let now = self.to.map_or_else(|| "no further replica is replaced".to_owned(), |to| format!("revision {to} runs"));
+        format!("{why}; {now} until the manifest changes, or `quaymaster retry msvc/{} -n {}`", service.name, service.namespace)
+    }
+}
+
+/// The rollback of a service, whether or not it still holds.
+pub fn rollback(snapshot: &Snapshot, service: &ObjectKey) -> Option<RollbackRecord> {
+    let object = snapshot.get(&ObjectKey::new(ROLLBACK, service.namespace.clone(), service.name.clone()))?;
+    match object.decode_spec() {
+        Ok(record) => Some(record),
+        Err(error) => {
+            tracing::warn!(key = %object.key, error = %error, "a rollback record cannot be read and is left out");
+            None
+        }
+    }
 }
 
 /// A stored pending reload.

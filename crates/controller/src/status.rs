@@ -10,7 +10,7 @@ use qm_api::kinds::network::NetworkStatus;
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::time::Timestamp;
 use qm_plan::availability::NodeView;
-use qm_plan::desired::DesiredService;
+use qm_plan::desired::{DesiredService, Rollout};
 use qm_plan::kinds::network::current;
 use qm_plan::observed::ServiceView;
 use qm_plan::own::{healthy_at, replicas};
@@ -167,7 +167,10 @@ impl Controller {
                 count: dependents.len() as u32,
                 names: dependents.iter().take(NAMED).map(|d| format!("{}/{}", d.namespace, d.name)).collect(),
             },
-            revision: revisions.first().map(|r| r.revision.number),
+            revision: match &desired.rollout {
+                Rollout::RolledBack { to, .. } => Some(*to),
+                Rollout::Wanted | Rollout::Paused { .. } => revisions.first().map(|r| r.revision.number),
+            },
             history: revisions
                 .iter()
                 .map(|r| RevisionSummary {
@@ -175,6 +178,7 @@ impl Controller {
                     image: r.revision.image.clone(),
                     image_id: r.revision.image_id.clone(),
                     created_at: r.created_at,
+                    proven_at: r.proven_at,
                 })
                 .collect(),
             findings: memory.findings.iter().map(|f| format!("{}: {}", f.reason, f.message)).collect(),
@@ -359,7 +363,8 @@ fn conditions_of(
     now: Timestamp,
 ) -> Vec<Condition> {
     let generation = memory.seen_generation.max(1).min(object.meta.generation);
-    let stall = memory.findings.iter().find(|f| f.stalls);
+    let held = memory.findings.iter().find(|f| matches!(f.reason, Reason::RolledBack | Reason::RolloutPaused));
+    let stall = memory.findings.iter().find(|f| f.stalls).or(held);
     let is_stalled = stall.is_some() || (node.off.is_none() && node.own.availability.severity() >= 5);
     let ready = memory.clean && memory.seen_generation == object.meta.generation && (is_whole || node.off.is_some()) && !is_stalled;
     let waits = memory.waits.join("; ");
@@ -379,6 +384,13 @@ fn conditions_of(
     if suspended.is_some() || was_suspended {
         let reason = if suspended.is_some() { Reason::Suspended } else { Reason::AsWanted };
         conditions.push(condition(ConditionType::Suspended, suspended.is_some(), reason, suspended.unwrap_or_default(), generation, now));
+    }
+    let is_rolled_back = held.filter(|f| f.reason == Reason::RolledBack);
+    let was_rolled_back = object.status["conditions"].as_array().is_some_and(|list| list.iter().any(|c| c["type"] == "RolledBack"));
+    if is_rolled_back.is_some() || was_rolled_back {
+        let reason = is_rolled_back.map_or(Reason::AsWanted, |f| f.reason);
+        let message = is_rolled_back.map_or("", |f| f.message.as_str());
+        conditions.push(condition(ConditionType::RolledBack, is_rolled_back.is_some(), reason, message, generation, now));
     }
     conditions
 }

@@ -11,7 +11,7 @@ use qm_api::kinds::mini_service::{MiniServiceSpec, Probe};
 use qm_api::kinds::network::NetworkSpec;
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::name::Name;
-use qm_api::spec::container::{BootOrder, ConfigFile, Container, Mount, PullPolicy, Reservations, Resources, Restart, Ulimit, UpdateOrder};
+use qm_api::spec::container::{BootOrder, ConfigFile, Container, Mount, OnFailure, PullPolicy, Reservations, Resources, Restart, Ulimit, UpdateOrder};
 use qm_api::spec::health::Health;
 use qm_api::spec::quantity::{Cpus, Duration, Size};
 
@@ -37,6 +37,30 @@ pub struct DesiredService {
     pub dependencies: Vec<Dependency>,
     /// What it is.
     pub form: Form,
+    /// Which revision it should run.
+    pub rollout: Rollout,
+}
+
+/// Which revision a service should run: the one that its manifest says, unless that one failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Rollout {
+    /// The manifest's.
+    #[default]
+    Wanted,
+    /// An older one, until an input changes or a person says `retry`. [`DesiredService::form`] is the older one's.
+    RolledBack {
+        /// The number of the one that runs.
+        to: u64,
+        /// Its image.
+        image_id: Name,
+        /// Why, in words, with both numbers.
+        message: String,
+    },
+    /// The manifest's, but no further replica is replaced until an input changes or a person says `retry`.
+    Paused {
+        /// Why, in words.
+        message: String,
+    },
 }
 
 /// What a mini service is.
@@ -115,6 +139,10 @@ pub struct DesiredContainer {
     pub delay_ms: u64,
     /// How long a new container must stay healthy to count, in milliseconds.
     pub monitor_ms: u64,
+    /// How long a new container may take to become healthy, in milliseconds.
+    pub update_timeout_ms: u64,
+    /// What a failed update does.
+    pub on_failure: OnFailure,
     /// So many failed starts ..
     pub start_tries: u32,
     /// .. in this time, in milliseconds, are a crash loop.
@@ -327,6 +355,7 @@ impl DesiredService {
             dependencies: spec.depends_on.iter().filter_map(|e| Dependency::resolve(&key.namespace, e)).collect(),
             form,
             key,
+            rollout: Rollout::Wanted,
         })
     }
 
@@ -336,6 +365,34 @@ impl DesiredService {
             Form::Container(container) => Some(container),
             Form::External(_) => None,
         }
+    }
+
+    /// Puts an older revision in place of the wanted one: everything that takes a new container, and its health check. What can change in
+    /// place, and what steers us, stays as the manifest says.
+    ///
+    /// # Errors
+    /// When the recorded spec, or a file that it refers to, cannot be used any more.
+    pub fn roll_back(&mut self, older: &Container, files: &Files, rollout: Rollout) -> Result<(), DesiredError> {
+        let mut older = container_form(&self.key, older, files)?;
+        let Form::Container(current) = &mut self.form else { return Ok(()) };
+        older.replicas = current.replicas;
+        older.networks.clone_from(&current.networks);
+        older.resources.clone_from(&current.resources);
+        older.restart = current.restart;
+        older.boot_order = current.boot_order;
+        older.pull_policy = current.pull_policy;
+        older.stop_grace_ms = current.stop_grace_ms;
+        older.order = current.order;
+        older.parallelism = current.parallelism;
+        older.delay_ms = current.delay_ms;
+        older.monitor_ms = current.monitor_ms;
+        older.update_timeout_ms = current.update_timeout_ms;
+        older.on_failure = current.on_failure;
+        older.start_tries = current.start_tries;
+        older.start_window_ms = current.start_window_ms;
+        **current = older;
+        self.rollout = rollout;
+        Ok(())
     }
 
     /// How many containers there should be now.
@@ -436,6 +493,8 @@ fn container_form(key: &ObjectKey, spec: &Container, files: &Files) -> Result<De
         parallelism: update.parallelism.unwrap_or(1).max(1),
         delay_ms: update.delay.map_or(0, Duration::as_millis),
         monitor_ms: update.monitor.map_or(0, Duration::as_millis),
+        update_timeout_ms: update.timeout.map_or(600_000, Duration::as_millis),
+        on_failure: update.on_failure.unwrap_or_default(),
         start_tries: budget.tries.unwrap_or(5).max(1),
         start_window_ms: budget.window.map_or(600_000, Duration::as_millis),
     })

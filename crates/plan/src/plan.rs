@@ -5,6 +5,7 @@ use std::fmt;
 
 use qm_api::conditions::Reason;
 use qm_api::meta::ObjectKey;
+use qm_api::time::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -53,6 +54,28 @@ pub struct Plan {
     pub revision: Option<Revision>,
     /// The object's finalizer may go: nothing of it is left.
     pub finalized: bool,
+    /// How the rollout of the wanted revision stands, for a service with containers.
+    pub rollout: Option<Progress>,
+}
+
+/// How the rollout of a revision stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The revision's number.
+    pub number: u64,
+    /// How it stands.
+    pub state: ProgressState,
+}
+
+/// See [`Progress`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProgressState {
+    /// Every replica is of this revision, healthy, and has been for long enough.
+    Complete,
+    /// It goes on; worth another look at this instant.
+    Underway(Option<Timestamp>),
+    /// It failed before it was complete for the first time, with the evidence.
+    Failed(String),
 }
 
 impl Plan {

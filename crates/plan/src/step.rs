@@ -429,6 +429,11 @@ pub enum Wait {
         /// When they have.
         until: Timestamp,
     },
+    /// The update failed and is not carried on.
+    Paused {
+        /// Why.
+        message: String,
+    },
     /// A person must approve it.
     Approval,
     /// A spent budget must recover; `None` when only a person or a changed input can free it.
@@ -482,6 +487,7 @@ impl fmt::Display for Wait {
                 let slots: Vec<String> = slots.iter().map(u32::to_string).collect();
                 write!(f, "replica {} to stay healthy for a while", slots.join(", "))
             }
+            Self::Paused { message } => f.write_str(message),
             Self::Approval => f.write_str("approval"),
             Self::Budget { evidence, .. } => write!(f, "budget spent: {evidence}"),
             Self::Backoff { .. } => f.write_str("pause after a failure"),

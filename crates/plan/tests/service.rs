@@ -10,10 +10,13 @@ use insta::assert_snapshot;
 use model::{Model, service};
 use proptest::prelude::*;
 use qm_api::meta::ObjectKey;
-use qm_plan::desired::MountSource;
+use qm_api::conditions::Reason;
+use qm_api::time::Timestamp;
+use qm_plan::desired::{Files, MountSource, Rollout};
 use qm_plan::kinds::mini_service::Gate;
-use qm_plan::observed::{Gap, Image, RunState};
-use qm_plan::step::{Action, Step};
+use qm_plan::observed::{Gap, Health, Image, RunState};
+use qm_plan::plan::{Progress, ProgressState};
+use qm_plan::step::{Action, Step, Wait};
 
 #[test]
 fn a_new_service_is_made_connected_and_started() {
@@ -128,6 +131,86 @@ fn the_next_replica_waits_until_the_last_one_has_proven_itself() {
     model.clock = started + 6_000;
     model.settle();
     assert!(model.current().steps.is_empty());
+}
+
+/// A service with two replicas whose second revision is under way, the first one proven.
+fn second_revision_under_way(extra: &str) -> Model {
+    let spec = |image: &str| format!("{{image: {image}, networks: [data], replicas: 2, health: {{tcp: {{port: 1}}}}, {extra}}}");
+    let mut model = Model::new(service(&spec("a:1"), ""));
+    model.settle();
+    assert_eq!(model.current().rollout, Some(Progress { number: 1, state: ProgressState::Complete }));
+    model.proven.insert(1);
+    model.new_are_healthy = false;
+    model.change(service(&spec("a:2"), ""));
+    model.settle();
+    model
+}
+
+fn state(model: &Model) -> ProgressState {
+    model.current().rollout.expect("the revision is known").state
+}
+
+#[test]
+fn an_update_fails_by_its_timeout_by_falling_ill_and_by_crashing() {
+    let mut model = second_revision_under_way("update: {timeout: 1m}");
+    let started = model.view.containers.iter().filter_map(|c| c.started_at).max().unwrap().as_millis();
+    let deadline = Timestamp::from_millis(started + 60_000);
+    assert_eq!(state(&model), ProgressState::Underway(Some(deadline)));
+    model.clock = started + 60_000;
+    assert!(matches!(state(&model), ProgressState::Failed(text) if text.contains("not healthy 60 s after its start")));
+    model.clock = started - 3_600_000;
+    assert!(matches!(state(&model), ProgressState::Underway(_)), "a clock that went back lets nothing fail");
+    model.clock = started + 1_000;
+    let newcomer = model.view.containers.iter().find(|c| c.stamp.as_ref().unwrap().revision == 2).unwrap().id.clone();
+    let ill = Health::Unhealthy { message: "refused".into(), healthy_at: Some(Timestamp::from_millis(started)) };
+    model.view.health.insert(newcomer.clone(), ill);
+    assert!(matches!(state(&model), ProgressState::Failed(text) if text.ends_with("refused")));
+    model.view.health.insert(newcomer, Health::Unhealthy { message: "refused".into(), healthy_at: None });
+    assert!(matches!(state(&model), ProgressState::Underway(_)), "what was never healthy has its time");
+    model.brake = Some(Wait::Budget { until: None, evidence: "ended with code 3".into() });
+    assert_eq!(state(&model), ProgressState::Failed("ended with code 3".into()));
+    model.proven.insert(2);
+    assert!(matches!(state(&model), ProgressState::Underway(None)), "a proven revision has no trial");
+    model.proven.remove(&2);
+    assert!(matches!(state(&second_revision_under_way("update: {timeout: 1s, onFailure: Continue}")), ProgressState::Underway(None)));
+}
+
+#[test]
+fn a_rollback_runs_the_recorded_revision_and_rests() {
+    let mut model = second_revision_under_way("resources: {memory: 64Mi}");
+    let older = qm_api::spec::container::Container {
+        image: "a:1".to_owned(),
+        replicas: Some(7),
+        networks: vec!["gone".to_owned()],
+        health: model_health(),
+        ..Default::default()
+    };
+    let message = "revision 2 failed: it is bad".to_owned();
+    let rollout = Rollout::RolledBack { to: 1, image_id: "sha256:a:1".into(), message };
+    model.desired.roll_back(&older, &Files::new(), rollout).unwrap();
+    model.new_are_healthy = true;
+    assert_snapshot!(model.plan());
+    model.settle();
+    assert_snapshot!(model.world());
+    let plan = model.current();
+    assert!(plan.steps.is_empty() && plan.revision.is_none(), "{plan}");
+    assert_eq!(plan.rollout, None);
+    assert_eq!(plan.findings.iter().map(|f| f.reason).collect::<Vec<_>>(), [Reason::RolledBack]);
+    assert_eq!(model.revisions.first().unwrap().number, 2, "what failed stays recorded");
+}
+
+fn model_health() -> Option<qm_api::spec::health::Health> {
+    serde_json::from_value(serde_json::json!({ "tcp": { "port": 1 } })).ok()
+}
+
+#[test]
+fn a_paused_rollout_replaces_nobody_else_and_goes_on_repairing() {
+    let mut model = second_revision_under_way("update: {onFailure: Pause}");
+    model.desired.rollout = Rollout::Paused { message: "revision 2 failed: it is bad".into() };
+    model.new_are_healthy = true;
+    model.settle();
+    assert_snapshot!(model.plan());
+    assert_eq!(model.view.containers.iter().filter(|c| c.stamp.as_ref().unwrap().revision == 1).count(), 1);
 }
 
 #[test]

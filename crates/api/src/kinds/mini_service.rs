@@ -399,6 +399,9 @@ pub struct RevisionSummary {
     pub image_id: String,
     /// When it was made.
     pub created_at: Timestamp,
+    /// When its rollout was complete for the first time; only such a revision can be gone back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven_at: Option<Timestamp>,
 }
 
 /// Labels as the planner wants them.

@@ -346,10 +346,10 @@ pub struct Update {
     /// How long a new container must stay healthy before the next is replaced. Default 0s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitor: Option<Duration>,
-    /// How long the whole update may take (not in effect yet). Default 10m.
+    /// How long a new container may take to become healthy before the update counts as failed. Default 10m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
-    /// What a failed update does (not in effect yet). Default Rollback.
+    /// What an update does that failed before all replicas were replaced and healthy. Default Rollback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<OnFailure>,
 }

@@ -380,13 +380,6 @@ impl Rules {
                 self.error(Code::StartFirstConflict, &path, "StartFirst needs the fixed address twice", "use StopFirst, or remove `ipv4`");
             }
         }
-        let fields = [
-            ("timeout", update.timeout.is_some()),
-            ("onFailure", update.on_failure.is_some()),
-        ];
-        for (field, _) in fields.iter().filter(|(_, is_given)| *is_given) {
-            self.not_in_effect(&at.key(field), &format!("`update.{field}`"));
-        }
     }
 
     /// The edges of one service; `has_secrets` says whether it uses secrets that a lease could be of.

@@ -14,7 +14,7 @@ use qm_plan::observed::{Attachment, Container, EngineHealth, Health, Image, Netw
 use qm_plan::own::is_healthy;
 use qm_plan::plan::{Plan, Revision};
 use qm_plan::stamp::Stamp;
-use qm_plan::step::{Action, ContainerRef, ImageRef, Join, Step};
+use qm_plan::step::{Action, ContainerRef, ImageRef, Join, Step, Wait};
 
 /// A service from the YAML of its container and its edges.
 pub(crate) fn service(container: &str, edges: &str) -> DesiredService {
@@ -32,6 +32,8 @@ pub(crate) struct Model {
     pub(crate) view: ServiceView,
     pub(crate) gates: BTreeMap<ObjectKey, Gate>,
     pub(crate) revisions: Vec<Revision>,
+    pub(crate) proven: BTreeSet<u64>,
+    pub(crate) brake: Option<Wait>,
     pub(crate) settled_generation: u64,
     pub(crate) suspended: Option<String>,
     pub(crate) last: Plan,
@@ -65,6 +67,8 @@ impl Model {
             desired,
             gates: BTreeMap::new(),
             revisions: Vec::new(),
+            proven: BTreeSet::new(),
+            brake: None,
             settled_generation: 0,
             suspended: None,
             last: Plan::default(),
@@ -111,6 +115,7 @@ impl Model {
             view: &self.view,
             gates: &self.gates,
             revisions: &self.revisions,
+            proven: &self.proven,
             pinned_image: pinned_image.as_ref(),
             files_dir: "/data/files",
             settled_generation: self.settled_generation,
@@ -118,7 +123,7 @@ impl Model {
             default_log_grows: true,
             suspended: self.suspended.clone(),
             restart: None,
-            brake: None,
+            brake: self.brake.clone(),
             dependents_leaving: Vec::new(),
         };
         let plan = plan_service(&self.desired, &context);

@@ -232,10 +232,11 @@ fn dependents(status: &Value) -> String {
 fn history(status: &Value, now: Timestamp) -> String {
     let row = |revision: &Value| {
         let id: String = cell(&revision["imageId"]).trim_start_matches("sha256:").chars().take(12).collect();
-        vec![cell(&revision["number"]), cell(&revision["image"]), id, output::age(&revision["createdAt"], now)]
+        let proven = if revision["provenAt"].is_string() { "yes" } else { "no" };
+        vec![cell(&revision["number"]), cell(&revision["image"]), id, proven.to_owned(), output::age(&revision["createdAt"], now)]
     };
     let rows: Vec<Vec<String>> = list(&status["history"]).map(row).collect();
-    section_table(&["REVISION", "IMAGE", "IMAGE-ID", "AGE"], &rows)
+    section_table(&["REVISION", "IMAGE", "IMAGE-ID", "GOOD", "AGE"], &rows)
 }
 
 fn section_table(headings: &[&str], rows: &[Vec<String>]) -> String {

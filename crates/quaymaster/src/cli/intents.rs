@@ -1,4 +1,4 @@
-//! The acts of a person: `reconcile`, `suspend`, `resume`, `approve`, `retry`, `restart`. Each is one POST, answered with the `Intent` that
+//! The acts of a person: `reconcile`, `suspend`, `resume`, `approve`, `retry`, `restart`, `rollback`. Each is one POST, answered with the `Intent` that
 //! was recorded. Start at [`post`].
 
 use clap::Args;
@@ -122,6 +122,32 @@ pub(crate) struct RestartArgs {
     connect: Connect,
 }
 
+/// Go back to an older revision of a service
+///
+/// The manifest stays as it is. The older revision runs until the manifest changes, or until `quaymaster retry`. `quaymaster describe` lists
+/// the revisions; only one whose rollout was complete once can be gone back to. What can change in place, such as limits, networks and the
+/// number of replicas, stays as the manifest says.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quaymaster rollback msvc/app -n notify
+  quaymaster rollback msvc/app -n notify --to 3 --reason 'orders are lost'")]
+pub(crate) struct RollbackArgs {
+    /// The service, msvc/NAME or NAME
+    #[arg(value_name = "SERVICE", value_parser = super::target::service)]
+    service: Target,
+    /// The namespace [default: default]
+    #[arg(short, long, value_name = "NS", value_parser = namespace_name)]
+    namespace: Option<String>,
+    /// The revision to go back to [default: the newest good one before that which runs]
+    #[arg(long, value_name = "REVISION")]
+    to: Option<u64>,
+    #[command(flatten)]
+    why: Why,
+    #[command(flatten)]
+    connect: Connect,
+}
+
 /// Let a step go on that waits for approval
 ///
 /// `quaymaster plan` and `quaymaster status` print the hashes of what waits. A plan that changes asks again.
@@ -161,11 +187,12 @@ struct Request<'a> {
     reason: Option<&'a str>,
     lasting: Option<Duration>,
     step_hash: Option<&'a str>,
+    to: Option<u64>,
 }
 
 impl<'a> Request<'a> {
     const fn of(act: Act) -> Self {
-        Self { act, target: None, namespace: None, source: None, reason: None, lasting: None, step_hash: None }
+        Self { act, target: None, namespace: None, source: None, reason: None, lasting: None, step_hash: None, to: None }
     }
 
     /// # Errors
@@ -192,6 +219,9 @@ impl<'a> Request<'a> {
         put("reason", self.reason.map(str::to_owned));
         put("for", self.lasting.map(|lasting| lasting.to_string()));
         put("stepHash", self.step_hash.map(str::to_owned));
+        if let Some(to) = self.to {
+            body.insert("to".to_owned(), json!(to));
+        }
         if self.target.is_none() {
             let own = |text: Option<&str>| text.map(str::to_owned);
             let scope = Scope { kind: None, namespace: own(self.namespace), name: None, source: own(self.source) };
@@ -250,6 +280,13 @@ pub(crate) async fn restart(args: &RestartArgs) -> Done {
     let (namespace, reason) = (args.namespace.as_deref(), args.why.reason.as_deref());
     let request = Request { target: Some(&args.service), namespace, reason, ..Request::of(Act::Restart) };
     post(&args.connect.client(), &request, "is restarted").await
+}
+
+pub(crate) async fn rollback(args: &RollbackArgs) -> Done {
+    let (namespace, reason) = (args.namespace.as_deref(), args.why.reason.as_deref());
+    let request = Request { target: Some(&args.service), namespace, reason, to: args.to, ..Request::of(Act::Rollback) };
+    let done = args.to.map_or_else(|| "goes back to its last good revision".to_owned(), |to| format!("goes back to revision {to}"));
+    post(&args.connect.client(), &request, &done).await
 }
 
 pub(crate) async fn approve(args: &ApproveArgs) -> Done {

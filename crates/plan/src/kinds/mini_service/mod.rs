@@ -4,6 +4,7 @@
 //! safe: the next pass sees the half-done work and goes on from there. Start at [`plan_service`].
 
 mod drift;
+mod rollout;
 mod slot;
 mod target;
 
@@ -17,7 +18,7 @@ use qm_api::name::Name;
 use qm_api::spec::edge::Start;
 use qm_api::time::Timestamp;
 
-use crate::desired::{DesiredContainer, DesiredService, Form};
+use crate::desired::{DesiredContainer, DesiredService, Form, Rollout};
 use crate::observed::{Container, Gap, Image, RunState, ServiceView};
 use crate::plan::{Finding, Plan, Revision};
 use crate::step::{Action, Cause, Step, Wait};
@@ -55,6 +56,8 @@ pub struct Context<'a> {
     pub gates: &'a BTreeMap<ObjectKey, Gate>,
     /// Recorded revisions, newest first.
     pub revisions: &'a [Revision],
+    /// The numbers of those whose rollout was complete once.
+    pub proven: &'a BTreeSet<u64>,
     /// What is known of the image of the newest revision, by id.
     pub pinned_image: Option<&'a Image>,
     /// The folder on the engine's host where [`Action::PlaceFiles`] keeps files.
@@ -184,6 +187,16 @@ impl Planner<'_> {
         }
         slot::plan_slots(self, &target, slots, plan);
         self.report_unnamed_volumes(plan);
+        self.report_rollout(plan);
+    }
+
+    fn report_rollout(&self, plan: &mut Plan) {
+        let message = match &self.desired.rollout {
+            Rollout::Wanted => return,
+            Rollout::RolledBack { message, .. } | Rollout::Paused { message } => message.clone(),
+        };
+        let reason = if matches!(self.desired.rollout, Rollout::Paused { .. }) { Reason::RolloutPaused } else { Reason::RolledBack };
+        plan.findings.push(self.finding(reason, message, false));
     }
 
     fn report_unnamed_volumes(&self, plan: &mut Plan) {

@@ -9,8 +9,8 @@ use qm_api::spec::container::UpdateOrder;
 use qm_api::time::Timestamp;
 
 use super::target::Target;
-use super::{Planner, VolumesMade, drift};
-use crate::desired::{DesiredFile, DesiredMount, MountSource, restart_policy};
+use super::{Planner, VolumesMade, drift, rollout};
+use crate::desired::{DesiredFile, DesiredMount, MountSource, Rollout, restart_policy};
 use crate::leaf::engine_resources;
 use crate::observed::{Container, Health, RunState};
 use crate::own::{healthy_at, is_healthy};
@@ -19,10 +19,10 @@ use crate::stamp::Stamp;
 use crate::step::{Action, Body, Cause, ContainerRef, FileWrite, ImageRef, Join, Step, Wait};
 
 /// The containers of one slot, sorted into the one that stays and the ones that go.
-struct Slot<'a> {
-    number: u32,
-    keep: Option<&'a Container>,
-    outdated: Vec<&'a Container>,
+pub(super) struct Slot<'a> {
+    pub(super) number: u32,
+    pub(super) keep: Option<&'a Container>,
+    pub(super) outdated: Vec<&'a Container>,
 }
 
 pub(super) fn plan_slots(planner: &Planner<'_>, target: &Target, slots: BTreeMap<u32, Vec<&Container>>, plan: &mut Plan) {
@@ -45,6 +45,7 @@ pub(super) fn plan_slots(planner: &Planner<'_>, target: &Target, slots: BTreeMap
         let rationed = turns.ration(planner, slot);
         plan_slot(planner, target, slot, rationed, &mut volumes, plan);
     }
+    plan.rollout = rollout::progress(planner, target, &slots);
 }
 
 /// Who may be replaced now: so many replicas at a time, the next when the last one has proven itself.
@@ -72,6 +73,9 @@ impl Turns {
         if !costs {
             return None;
         }
+        if let Rollout::Paused { message } = &planner.desired.rollout {
+            return Some(Wait::Paused { message: message.clone() });
+        }
         if self.free == 0 && !planted(Mutant::AllAtOnce) {
             return Some(match self.settling.iter().map(|(_, until)| *until).min() {
                 Some(until) if self.busy.is_empty() => Wait::Settled { slots: self.settling.iter().map(|(slot, _)| *slot).collect(), until },
@@ -97,7 +101,11 @@ fn is_taking_over(planner: &Planner<'_>, slot: &Slot<'_>) -> bool {
 
 /// When a container has been healthy for long enough for the next one to be replaced; `None` = it has.
 fn settles_at(planner: &Planner<'_>, container: &Container) -> Option<Timestamp> {
-    let pause = planner.spec.monitor_ms.saturating_add(planner.spec.delay_ms);
+    settles_after(planner, container, planner.spec.monitor_ms.saturating_add(planner.spec.delay_ms))
+}
+
+/// When a healthy container has been so for `pause` milliseconds; `None` = it has.
+pub(super) fn settles_after(planner: &Planner<'_>, container: &Container, pause: u64) -> Option<Timestamp> {
     if pause == 0 || !healthy(planner, container) {
         return None;
     }
@@ -107,7 +115,7 @@ fn settles_at(planner: &Planner<'_>, container: &Container) -> Option<Timestamp>
     (since <= planner.ctx.now && until > planner.ctx.now).then_some(until)
 }
 
-fn healthy(planner: &Planner<'_>, container: &Container) -> bool {
+pub(super) fn healthy(planner: &Planner<'_>, container: &Container) -> bool {
     is_healthy(planner.spec, container, planner.ctx.view.health.get(&container.id))
 }
 

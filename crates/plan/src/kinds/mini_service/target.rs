@@ -6,6 +6,7 @@ use qm_api::name::Name;
 use qm_api::spec::container::PullPolicy;
 
 use super::Planner;
+use crate::desired::Rollout;
 use crate::leaf;
 use crate::observed::Image;
 use crate::plan::{Plan, Revision};
@@ -28,6 +29,9 @@ pub(super) struct Target {
 /// Resolves the wanted revision; pushes a pull, a finding or a new revision record where that is what it takes. `None` = no way on.
 pub(super) fn resolve(planner: &Planner<'_>, plan: &mut Plan) -> Option<Target> {
     let (spec, ctx) = (planner.spec, planner.ctx);
+    if let Some(target) = rolled_back(planner) {
+        return Some(target);
+    }
     let pinned = pinned_image(planner);
     let must_pull_always =
         spec.pull_policy == PullPolicy::Always && pinned.is_none() && ctx.pulled_generation != Some(planner.desired.generation);
@@ -64,10 +68,7 @@ pub(super) fn resolve(planner: &Planner<'_>, plan: &mut Plan) -> Option<Target> 
         ));
     }
     let hash = leaf::spec_hash(spec, &image_id);
-    let image = match &ctx.view.image {
-        Some(Image::Present { id, .. }) if *id == image_id => spec.image.clone(),
-        _ => image_id.to_string(),
-    };
+    let image = engine_image(planner, &image_id);
     let number = revision_number(planner, &hash);
     let target = Target { image_id, image, hash, number, pull: None };
     if ctx.revisions.first().is_none_or(|r| r.number != number || r.spec_hash != target.hash) {
@@ -81,6 +82,26 @@ pub(super) fn resolve(planner: &Planner<'_>, plan: &mut Plan) -> Option<Target> 
         });
     }
     Some(target)
+}
+
+/// What the engine is told as the image: the reference where it means that image, else the id.
+fn engine_image(planner: &Planner<'_>, image_id: &Name) -> String {
+    match &planner.ctx.view.image {
+        Some(Image::Present { id, .. }) if id == image_id => planner.spec.image.clone(),
+        _ => image_id.to_string(),
+    }
+}
+
+/// The older revision that runs in place of the wanted one, as long as the engine has its image. It is recorded already.
+fn rolled_back(planner: &Planner<'_>) -> Option<Target> {
+    let Rollout::RolledBack { to, image_id, .. } = &planner.desired.rollout else { return None };
+    is_there(planner, image_id).then(|| Target {
+        image_id: image_id.clone(),
+        image: engine_image(planner, image_id),
+        hash: leaf::spec_hash(planner.spec, image_id),
+        number: *to,
+        pull: None,
+    })
 }
 
 /// The values behind the hash, with environment values replaced by their digests: a revision must not leak them.
