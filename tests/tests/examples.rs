@@ -166,6 +166,7 @@ fn plan(example: &Example) -> Planned {
             instance: &instance,
             view: &view,
             gates: &gates,
+            proven: &BTreeSet::new(),
             revisions: &[],
             pinned_image: None,
             settled_generation: 0,

@@ -214,7 +214,9 @@ pub fn last_good(set: &Set<'_>, admission: &Admission, last: &LastGood) -> LastG
     let files = set.files.iter().map(|input| {
         let file = &*input.parsed;
         let key = (input.source.clone(), file.path.clone());
-        let is_good = !file.has_errors() && shapeless(input, last.get(&key)).is_none() && !file.namespaces.iter().any(|name| admission.frozen.contains_key(name));
+        let is_good = !file.has_errors()
+            && shapeless(input, last.get(&key)).is_none()
+            && !file.namespaces.iter().any(|name| admission.frozen.contains_key(name));
         let names = if is_good { file.namespaces.clone() } else { old(&key) };
         (key, names)
     });

@@ -136,8 +136,14 @@ impl Controller {
     /// When the store refuses.
     pub(crate) async fn record_revision(&self, key: &ObjectKey, revision: qm_plan::plan::Revision) -> Result<(), StoreError> {
         let now = self.clock.wall();
-        let record =
-            RevisionRecord { service: key.name.clone(), created_at: now, revision, container: None, files: BTreeMap::new(), proven_at: None };
+        let record = RevisionRecord {
+            service: key.name.clone(),
+            created_at: now,
+            revision,
+            container: None,
+            files: BTreeMap::new(),
+            proven_at: None,
+        };
         self.put_revision(key, record).await
     }
 
@@ -195,7 +201,9 @@ impl Controller {
         }
         record.proven_at.get_or_insert(self.clock.wall());
         (record.container, record.files) = (container, files);
-        self.put_revision(key, record).await
+        self.put_revision(key, record).await?;
+        self.world.mark_status([key.clone()]);
+        Ok(())
     }
 
     /// The rollout of a revision failed: go back to the newest proven one, or stop where it is, as the manifest says. Without a proven
@@ -258,7 +266,8 @@ impl Controller {
         let mut tx = self.store.tx();
         let mut any = false;
         let revisions = list.iter().map(|r| records::revision_key(key, r.revision.number));
-        let others = [records::PENDING_RELOAD, records::EPOCH, records::ROLLBACK].map(|kind| ObjectKey::new(kind, key.namespace.clone(), key.name.clone()));
+        let others = [records::PENDING_RELOAD, records::EPOCH, records::ROLLBACK]
+            .map(|kind| ObjectKey::new(kind, key.namespace.clone(), key.name.clone()));
         for record in revisions.chain(others) {
             if snapshot.get(&record).is_some() {
                 tx.delete(record, Precondition::default(), now);

@@ -14,7 +14,7 @@ use qm_plan::kinds::mini_service::{Context, Gate, PendingRestart, plan_service};
 use qm_plan::kinds::network::plan_network;
 use qm_plan::kinds::orphan::plan_orphans;
 use qm_plan::own::Trouble;
-use qm_plan::plan::{Plan, Progress, ProgressState};
+use qm_plan::plan::{Finding, Plan, Progress, ProgressState};
 use qm_plan::step::Wait;
 use qm_store::{Durability, Precondition, StoreError};
 
@@ -131,7 +131,7 @@ impl Controller {
         let snapshot = self.store.snapshot();
         let memory = self.remember(key, |m| m.clone());
         let recorded = self.revisions_of(key);
-        let proven: BTreeSet<u64> = recorded.iter().filter(|r| r.proven_at.is_some()).map(|r| r.revision.number).collect();
+        let proven: BTreeSet<u64> = recorded.iter().filter(|r| r.trial_is_over(now)).map(|r| r.revision.number).collect();
         let revisions: Vec<_> = recorded.into_iter().map(|r| r.revision).collect();
         let restart: Option<PendingRestart> = records::pending_reload(&snapshot, key).map(PendingRestart::from);
         let availability = self.world.availability();
@@ -335,7 +335,10 @@ impl Controller {
             }
             (news, changed)
         });
-        for finding in news.iter().filter(|f| f.reason != Reason::EngineUnreachable && f.reason != Reason::Unknown) {
+        // Losses of sight are told by availability, rollbacks when they are decided.
+        let is_told =
+            |f: &&Finding| matches!(f.reason, Reason::EngineUnreachable | Reason::Unknown | Reason::RolledBack | Reason::RolloutPaused);
+        for finding in news.iter().filter(|f| !is_told(f)) {
             self.tell(key, EventType::Warning, finding.reason, finding.message.clone());
         }
         let stalling = plan.findings.iter().find(|f| f.stalls);

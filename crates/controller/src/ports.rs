@@ -218,12 +218,16 @@ impl Operator {
         let can_run = |r: &&RevisionRecord| r.proven_at.is_some() && r.container.is_some();
         let choice: Vec<String> =
             revisions.iter().filter(can_run).filter(|r| r.revision.number != running).map(|r| r.revision.number.to_string()).collect();
-        let choices = if choice.is_empty() { "there is none that ever was healthy".to_owned() } else { format!("there are: {}", choice.join(", ")) };
+        let choices =
+            if choice.is_empty() { "there is none that ever was healthy".to_owned() } else { format!("there are: {}", choice.join(", ")) };
         let found = match spec.to {
             Some(to) => revisions.iter().filter(can_run).find(|r| r.revision.number == to),
             None => revisions.iter().filter(can_run).find(|r| r.revision.number < running),
         };
-        let to = found.ok_or_else(|| AskError::NotFound(format!("no such revision of {} to go back to; {choices}", object.key)))?.revision.number;
+        let to = found
+            .ok_or_else(|| AskError::NotFound(format!("no such revision of {} to go back to; {choices}", object.key)))?
+            .revision
+            .number;
         if to == wanted {
             return Err(AskError::Invalid(format!("revision {to} is the one that the manifest says: `retry` goes on with it")));
         }

@@ -34,6 +34,8 @@ pub const IMPLICIT: &str = "quaymaster.dev/implicit";
 /// The finalizer of everything that has something in an engine.
 pub const TEARDOWN: &str = "quaymaster.dev/teardown";
 
+/// So long after a rollout was complete a failure still is the update's, in milliseconds.
+pub const TRIAL_MS: i64 = 60_000;
 /// How many revisions are kept.
 pub const REVISIONS_KEPT: usize = 5;
 
@@ -56,6 +58,14 @@ pub struct RevisionRecord {
     /// When its rollout was complete for the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven_at: Option<Timestamp>,
+}
+
+impl RevisionRecord {
+    /// Whether it was complete for long enough: from then on what happens to it is no fault of the update. One that was complete in the
+    /// future was so before the clock went back.
+    pub fn trial_is_over(&self, now: Timestamp) -> bool {
+        self.proven_at.is_some_and(|at| at > now || at.plus_millis(TRIAL_MS) <= now)
+    }
 }
 
 /// A stored rollback, or the pause of a failed rollout. It holds while its inputs stay.

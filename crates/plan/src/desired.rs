@@ -11,7 +11,9 @@ use qm_api::kinds::mini_service::{MiniServiceSpec, Probe};
 use qm_api::kinds::network::NetworkSpec;
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::name::Name;
-use qm_api::spec::container::{BootOrder, ConfigFile, Container, Mount, OnFailure, PullPolicy, Reservations, Resources, Restart, Ulimit, UpdateOrder};
+use qm_api::spec::container::{
+    BootOrder, ConfigFile, Container, Mount, OnFailure, PullPolicy, Reservations, Resources, Restart, Ulimit, UpdateOrder,
+};
 use qm_api::spec::health::Health;
 use qm_api::spec::quantity::{Cpus, Duration, Size};
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use insta::assert_snapshot;
 use model::{Model, service};
 use proptest::prelude::*;
-use qm_api::meta::ObjectKey;
 use qm_api::conditions::Reason;
+use qm_api::meta::ObjectKey;
 use qm_api::time::Timestamp;
 use qm_plan::desired::{Files, MountSource, Rollout};
 use qm_plan::kinds::mini_service::Gate;
@@ -87,7 +87,9 @@ fn a_new_image_replaces_replica_by_replica_and_carries_unnamed_volumes() {
 
 #[test]
 fn start_first_takes_nobody_down_before_the_new_one_is_healthy() {
-    let spec = |image: &str| format!("{{image: {image}, networks: [data], replicas: 2, health: {{tcp: {{port: 1}}}}, update: {{order: StartFirst}}}}");
+    let spec = |image: &str| {
+        format!("{{image: {image}, networks: [data], replicas: 2, health: {{tcp: {{port: 1}}}}, update: {{order: StartFirst}}}}")
+    };
     let mut model = Model::new(service(&spec("a:1"), ""));
     model.settle();
     model.change(service(&spec("a:2"), ""));

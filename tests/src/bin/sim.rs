@@ -268,7 +268,7 @@ fn many(from: u64, to: u64, options: &Options) -> Result<bool> {
                             if let Ok(mut failed) = failed.lock() {
                                 failed.push(seed);
                             }
-                        } else if seed % 500 == 0 {
+                        } else if seed.is_multiple_of(500) {
                             println!("{last}");
                         }
                     }

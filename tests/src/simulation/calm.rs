@@ -347,9 +347,11 @@ fn status_wrong(
     }
     // What ends again and again is nothing that a single look can judge, except that it is not as it should be.
     if let Conduct::Crashes { after_ms } = service.conduct {
-        // An old replica that serves still says more than that the new ones do not.
-        let some_serve = status["reason"] == "SomeReplicasHealthy" && mine.iter().any(|c| healthy.contains(&c.id));
-        let is_told = status["reason"] == "CrashLoop" || some_serve;
+        // An old replica that serves still says more than that the new ones do not; where all are old ones, the update was rolled back.
+        let serving = (1..=service.wanted()).filter(|slot| mine.iter().any(|c| c.slot() == *slot && healthy.contains(&c.id))).count();
+        let some_serve = status["reason"] == "SomeReplicasHealthy" && serving > 0;
+        let all_serve = status["reason"] == "Healthy" && serving == service.wanted() as usize;
+        let is_told = status["reason"] == "CrashLoop" || some_serve || all_serve;
         if after_ms < 4_000 && service.image != MISSING_IMAGE && !is_told && gates_open(service, statuses) {
             wrong.push(format!("{name} crashes, and its status says {} {}", status["availability"], status["reason"]));
         }

@@ -157,7 +157,12 @@ impl Play {
 
     fn tell_judge(&mut self) {
         let now = self.stage.shared.now();
-        self.stage.judge().set_town(&self.town, now);
+        let all = self.stage.sim.with(|engine| containers(engine, now));
+        let mut judge = self.stage.judge();
+        let is_back = |id: &Id| self.town.services.contains_key(id) && !judge.town.services.contains_key(id);
+        let former: Vec<String> = all.into_iter().filter(|c| c.is_ours() && is_back(&c.owner())).map(|c| c.id).collect();
+        judge.former.extend(former);
+        judge.set_town(&self.town, now);
     }
 
     fn write(&mut self) {

@@ -172,6 +172,8 @@ pub struct Judge {
     pub guarded: BTreeMap<Id, &'static str>,
     /// What the engine had when a store was lost: containers and networks of services that nobody may want any more.
     pub left_over: BTreeSet<String>,
+    /// Containers of services that were withdrawn and are wanted again since: they go with the service that was.
+    pub former: BTreeSet<String>,
     /// Names of networks that two networks had; said once.
     twins: BTreeSet<String>,
     /// Services that nobody may write to until something happens: the store was lost while they were as wanted.
@@ -350,7 +352,11 @@ impl Judge {
         let Some(service) = self.town.services.get(owner).cloned() else { return };
         let slot = container.slot();
         let is_settled_change = self.unchanged_for(owner, now) > SETTLE_MS;
-        if service.wanted() < slot || !is_healthy(engine, now, &service, container) || !is_settled_change {
+        if self.former.contains(&container.id)
+            || service.wanted() < slot
+            || !is_healthy(engine, now, &service, container)
+            || !is_settled_change
+        {
             return;
         }
         let twin_is_healthy = others.iter().any(|o| o.slot() == slot && is_healthy(engine, now, &service, o));
@@ -358,7 +364,8 @@ impl Judge {
             return;
         }
         if service.starts_first && container.anonymous.is_empty() {
-            let text = format!("{}/{} starts first, and an old container is stopped before the new one is healthy: {what}", owner.0, owner.1);
+            let text =
+                format!("{}/{} starts first, and an old container is stopped before the new one is healthy: {what}", owner.0, owner.1);
             self.violation(text);
         }
         let down = self.down_by_us.entry(owner.clone()).or_default();

@@ -349,7 +349,7 @@ pub struct Update {
     /// How long a new container may take to become healthy before the update counts as failed. Default 10m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
-    /// What an update does that failed before all replicas were replaced and healthy. Default Rollback.
+    /// What an update does that failed before all replicas were replaced and healthy, or within a minute after that. Default Rollback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<OnFailure>,
 }

@@ -12,7 +12,7 @@ use super::target::Target;
 use super::{Planner, VolumesMade, drift, rollout};
 use crate::desired::{DesiredFile, DesiredMount, MountSource, Rollout, restart_policy};
 use crate::leaf::engine_resources;
-use crate::observed::{Container, Health, RunState};
+use crate::observed::{Container, EngineHealth, Health, RunState};
 use crate::own::{healthy_at, is_healthy};
 use crate::plan::Plan;
 use crate::stamp::Stamp;
@@ -78,7 +78,9 @@ impl Turns {
         }
         if self.free == 0 && !planted(Mutant::AllAtOnce) {
             return Some(match self.settling.iter().map(|(_, until)| *until).min() {
-                Some(until) if self.busy.is_empty() => Wait::Settled { slots: self.settling.iter().map(|(slot, _)| *slot).collect(), until },
+                Some(until) if self.busy.is_empty() => {
+                    Wait::Settled { slots: self.settling.iter().map(|(slot, _)| *slot).collect(), until }
+                }
                 _ => Wait::Replicas { slots: self.busy.clone() },
             });
         }
@@ -96,7 +98,9 @@ fn starts_first(planner: &Planner<'_>, slot: &Slot<'_>) -> bool {
 
 /// Its new container was started beside the old one and is not healthy yet.
 fn is_taking_over(planner: &Planner<'_>, slot: &Slot<'_>) -> bool {
-    !slot.outdated.is_empty() && starts_first(planner, slot) && slot.keep.is_some_and(|k| k.state == RunState::Running && !healthy(planner, k))
+    !slot.outdated.is_empty()
+        && starts_first(planner, slot)
+        && slot.keep.is_some_and(|k| k.state == RunState::Running && !healthy(planner, k))
 }
 
 /// When a container has been healthy for long enough for the next one to be replaced; `None` = it has.
@@ -209,10 +213,13 @@ fn keep_container(planner: &Planner<'_>, slot: &Slot<'_>, keep: &Container, rati
     rename(planner, slot, keep, renamed_after, plan);
 }
 
-/// An old container that still serves goes when the new one is healthy.
+/// An old container goes when the new one is healthy, unless it is known to serve nobody: beside the new one it is in nobody's way.
 fn takeover(planner: &Planner<'_>, slot: &Slot<'_>, old: &Container) -> Vec<Wait> {
+    let is_ill =
+        matches!(planner.ctx.view.health.get(&old.id), Some(Health::Unhealthy { .. })) || old.engine_health == EngineHealth::Unhealthy;
+    let is_of_use = old.state == RunState::Running && !is_ill;
     let is_ready = slot.keep.is_some_and(|keep| healthy(planner, keep)) || planted(Mutant::TakesOverEarly);
-    if is_ready || !may_serve(planner, old) { Vec::new() } else { vec![Wait::Replicas { slots: vec![slot.number] }] }
+    if is_ready || !is_of_use { Vec::new() } else { vec![Wait::Replicas { slots: vec![slot.number] }] }
 }
 
 fn keep_revision(keep: &Container) -> u64 {
