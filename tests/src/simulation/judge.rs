@@ -137,6 +137,10 @@ pub fn is_healthy(engine: &mut Engine, now: Now, service: &Service, container: &
         Check::None => true,
         Check::Tcp | Check::Http | Check::Command => {
             let addresses: Vec<String> = container.networks.values().filter(|ip| !ip.is_empty()).cloned().collect();
+            // A command is run inside: it needs no network, and without one nobody can ask from outside how it went.
+            if addresses.is_empty() && service.check == Check::Command {
+                return true;
+            }
             addresses.iter().any(|ip| matches!(engine.listens(ip, PORT, now), Listening::Accepts { .. }))
         }
     }
@@ -363,7 +367,9 @@ impl Judge {
         if twin_is_healthy {
             return;
         }
-        if service.starts_first && container.anonymous.is_empty() {
+        // A volume without a name that is carried along must not have two writers: there the old one ends first all the same.
+        let carries = others.iter().filter(|o| o.slot() == slot).any(|o| !o.anonymous.is_empty()) || !container.anonymous.is_empty();
+        if service.starts_first && !carries {
             let text =
                 format!("{}/{} starts first, and an old container is stopped before the new one is healthy: {what}", owner.0, owner.1);
             self.violation(text);
