@@ -3,7 +3,7 @@
 //! Renew the snapshots with `INSTA_UPDATE=always cargo test -p qm-tests --test examples`, and read the difference.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use qm_api::admit::{Admission, Attached, Candidate, FileInput, Known, LastGood, Set, Unreadable, admit_set};
@@ -22,7 +22,7 @@ use qm_plan::plan::Plan;
 use qm_source::{Attachment, Manifest, References, RelPath, scan_once};
 
 fn examples() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
+    PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo says where the package is")).join("../examples")
 }
 
 fn folders() -> Vec<String> {

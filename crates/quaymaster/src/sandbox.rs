@@ -88,7 +88,11 @@ mod tests {
 
     #[test]
     fn the_world_of_the_guide_can_be_read() {
-        let guide = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/sandbox.md")).unwrap();
+        let guide = fs::read_to_string(
+            std::path::PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo says where the package is"))
+                .join("../../docs/guide/sandbox.md"),
+        )
+        .unwrap();
         let world = guide.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
         let world = World::parse(world).unwrap();
         assert_eq!((world.images.len(), world.containers.len()), (3, 4));

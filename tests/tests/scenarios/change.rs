@@ -135,8 +135,8 @@ fn a_version_that_falls_ill_is_rolled_back_and_held() {
     let message = ready["message"].as_str().unwrap();
     assert!(message.contains("revision 2 failed") && message.contains("quaymaster retry msvc/app"), "{message}");
     // Drift repair makes the good one again, not the bad one; and so does an operator that was killed.
-    let old = world.container("app");
-    world.docker.remove(&old.id);
+    let running = |status: &Value| status["slots"][0]["containerId"].as_str().unwrap_or_default().to_owned();
+    world.docker.remove(&running(&status));
     world.until_event("app", "Repaired", "missing");
     let is_good = |s: &Value| is_rolled_back(s) && s["reason"] == "Healthy" && s["slots"][0]["revision"] == 1;
     world.until_status("app", "it is made again", is_good);

@@ -50,7 +50,7 @@ async fn a_bad_act_is_refused_before_anything_happens() {
     for (path, body) in [
         (format!("{N}/db/explode"), "{}"),
         (format!("{B}/actions/explode"), "{}"),
-        (format!("{N}/db/rollback"), "{}"),
+        (format!("{N}/db/adopt"), "{}"),
         (format!("{N}/gone/restart"), "{}"),
         (format!("{N}/db/restart?dryRun=All"), "{}"),
         (format!("{N}/db/restart"), "not json"),

@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn the_reference_is_up_to_date() {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md");
+        let path = std::path::PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo says where the package is"))
+            .join("../../docs/cli.md");
         let found = std::fs::read_to_string(path).unwrap_or_default();
         assert!(found == markdown(&super::super::Cli::command()), "docs/cli.md is stale; renew it with `{RENEW}`");
     }

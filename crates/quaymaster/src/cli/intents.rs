@@ -131,7 +131,7 @@ pub(crate) struct RestartArgs {
 #[command(after_help = "\
 Examples:
   quaymaster rollback msvc/app -n notify
-  quaymaster rollback msvc/app -n notify --to 3 --reason 'orders are lost'")]
+  quaymaster rollback msvc/app -n notify --to 3 --reason 'lost-orders'")]
 pub(crate) struct RollbackArgs {
     /// The service, msvc/NAME or NAME
     #[arg(value_name = "SERVICE", value_parser = super::target::service)]
