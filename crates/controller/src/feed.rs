@@ -156,7 +156,9 @@ fn service(snapshot: &Snapshot, object: &Object) -> Result<DesiredService, Desir
         tracing::warn!(object = %object.key, revision = to, "the revision to go back to is not recorded any more");
         return Ok(desired);
     };
-    let rollout = Rollout::RolledBack { to, image_id: older.revision.image_id.as_str().into(), message };
+    let failed = snapshot.get(&revision_key(&object.key, record.failed)).and_then(|o| o.decode_spec::<RevisionRecord>().ok());
+    let failed_image = failed.map(|r| r.revision.image_id.as_str().into()).unwrap_or_default();
+    let rollout = Rollout::RolledBack { to, image_id: older.revision.image_id.as_str().into(), failed_image, message };
     desired.roll_back(&container, &contents(snapshot, older.files), rollout)?;
     Ok(desired)
 }

@@ -255,6 +255,13 @@ impl Controller {
                 // What is wanted is another now: the store's watcher says so in a moment.
                 return Ok(Next::At(self.clock.mono_ms() + RESYNC_MS));
             }
+            Some(Progress { state: ProgressState::InputChanged, .. }) => {
+                let record = ObjectKey::new(records::ROLLBACK, key.namespace.clone(), key.name.clone());
+                let mut tx = self.store.tx();
+                tx.delete(record, Precondition::default(), self.now());
+                tx.commit(Durability::Durable).await?;
+                return Ok(Next::At(self.clock.mono_ms() + RESYNC_MS));
+            }
             Some(_) | None => {}
         }
         if plan.finalized {

@@ -385,6 +385,12 @@ fn conditions_of(
         let reason = if suspended.is_some() { Reason::Suspended } else { Reason::AsWanted };
         conditions.push(condition(ConditionType::Suspended, suspended.is_some(), reason, suspended.unwrap_or_default(), generation, now));
     }
+    let drifts: Vec<&str> = memory.findings.iter().filter(|f| f.reason == Reason::Drift).map(|f| f.message.as_str()).collect();
+    let had_drifted = object.status["conditions"].as_array().is_some_and(|list| list.iter().any(|c| c["type"] == "Drifted"));
+    if !drifts.is_empty() || had_drifted {
+        let reason = if drifts.is_empty() { Reason::AsWanted } else { Reason::Drift };
+        conditions.push(condition(ConditionType::Drifted, !drifts.is_empty(), reason, &drifts.join("; "), generation, now));
+    }
     let is_rolled_back = held.filter(|f| f.reason == Reason::RolledBack);
     let was_rolled_back = object.status["conditions"].as_array().is_some_and(|list| list.iter().any(|c| c["type"] == "RolledBack"));
     if is_rolled_back.is_some() || was_rolled_back {

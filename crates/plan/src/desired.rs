@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use qm_api::conditions::Reason;
 use qm_api::graph::Dependency;
-use qm_api::kinds::mini_service::{MiniServiceSpec, Probe};
+use qm_api::kinds::mini_service::{DriftMode, MiniServiceSpec, Probe};
 use qm_api::kinds::network::NetworkSpec;
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::name::Name;
 use qm_api::spec::container::{
-    BootOrder, ConfigFile, Container, Mount, OnFailure, PullPolicy, Reservations, Resources, Restart, Ulimit, UpdateOrder,
+    BootOrder, ConfigFile, Container, Follow, Mount, OnFailure, PullPolicy, Reservations, Resources, Restart, Ulimit, UpdateOrder,
 };
 use qm_api::spec::health::Health;
 use qm_api::spec::quantity::{Cpus, Duration, Size};
@@ -41,6 +41,8 @@ pub struct DesiredService {
     pub form: Form,
     /// Which revision it should run.
     pub rollout: Rollout,
+    /// What somebody else changed is put back, or only told.
+    pub drift: DriftMode,
 }
 
 /// Which revision a service should run: the one that its manifest says, unless that one failed.
@@ -55,6 +57,8 @@ pub enum Rollout {
         to: u64,
         /// Its image.
         image_id: Name,
+        /// The image of the one that failed.
+        failed_image: Name,
         /// Why, in words, with both numbers.
         message: String,
     },
@@ -83,6 +87,8 @@ pub struct DesiredContainer {
     pub image: String,
     /// When it is pulled.
     pub pull_policy: PullPolicy,
+    /// What a moved tag means.
+    pub follow: Follow,
     /// ENTRYPOINT, if it is replaced.
     pub entrypoint: Option<Vec<String>>,
     /// CMD, if it is replaced.
@@ -358,6 +364,7 @@ impl DesiredService {
             form,
             key,
             rollout: Rollout::Wanted,
+            drift: spec.drift.as_ref().and_then(|drift| drift.mode).unwrap_or_default(),
         })
     }
 
@@ -383,6 +390,7 @@ impl DesiredService {
         older.restart = current.restart;
         older.boot_order = current.boot_order;
         older.pull_policy = current.pull_policy;
+        older.follow = current.follow;
         older.stop_grace_ms = current.stop_grace_ms;
         older.order = current.order;
         older.parallelism = current.parallelism;
@@ -454,6 +462,7 @@ fn container_form(key: &ObjectKey, spec: &Container, files: &Files) -> Result<De
         replicas: spec.replicas.unwrap_or(1),
         image: spec.image.clone(),
         pull_policy: spec.pull_policy.unwrap_or_default(),
+        follow: spec.follow.unwrap_or_default(),
         entrypoint: spec.entrypoint.clone(),
         command: spec.command.clone(),
         env,

@@ -74,6 +74,8 @@ pub enum ProgressState {
     Complete,
     /// It goes on; worth another look at this instant.
     Underway(Option<Timestamp>),
+    /// An older revision runs, and what it was put in the place of is not what failed any more: the tag that is followed has moved.
+    InputChanged,
     /// It failed before it was complete for the first time, with the evidence.
     Failed(String),
 }

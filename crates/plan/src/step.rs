@@ -363,6 +363,13 @@ pub enum Cause {
     Orphan,
 }
 
+impl Cause {
+    /// Whether somebody else has caused it: it was as wanted before.
+    pub const fn is_drift(&self) -> bool {
+        matches!(self, Self::Drift { .. } | Self::Missing | Self::NotRunning { .. })
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -434,6 +441,8 @@ pub enum Wait {
         /// Why.
         message: String,
     },
+    /// The manifest says that drift is only told.
+    Reported,
     /// A person must approve it.
     Approval,
     /// A spent budget must recover; `None` when only a person or a changed input can free it.
@@ -488,6 +497,7 @@ impl fmt::Display for Wait {
                 write!(f, "replica {} to stay healthy for a while", slots.join(", "))
             }
             Self::Paused { message } => f.write_str(message),
+            Self::Reported => f.write_str("drift is only reported"),
             Self::Approval => f.write_str("approval"),
             Self::Budget { evidence, .. } => write!(f, "budget spent: {evidence}"),
             Self::Backoff { .. } => f.write_str("pause after a failure"),

@@ -10,6 +10,7 @@ use insta::assert_snapshot;
 use model::{Model, service};
 use proptest::prelude::*;
 use qm_api::conditions::Reason;
+use qm_api::kinds::mini_service::DriftMode;
 use qm_api::meta::ObjectKey;
 use qm_api::time::Timestamp;
 use qm_plan::desired::{Files, MountSource, Rollout};
@@ -188,7 +189,7 @@ fn a_rollback_runs_the_recorded_revision_and_rests() {
         ..Default::default()
     };
     let message = "revision 2 failed: it is bad".to_owned();
-    let rollout = Rollout::RolledBack { to: 1, image_id: "sha256:a:1".into(), message };
+    let rollout = Rollout::RolledBack { to: 1, image_id: "sha256:a:1".into(), failed_image: "sha256:a:2".into(), message };
     model.desired.roll_back(&older, &Files::new(), rollout).unwrap();
     model.new_are_healthy = true;
     assert_snapshot!(model.plan());
@@ -203,6 +204,53 @@ fn a_rollback_runs_the_recorded_revision_and_rests() {
 
 fn model_health() -> Option<qm_api::spec::health::Health> {
     serde_json::from_value(serde_json::json!({ "tcp": { "port": 1 } })).ok()
+}
+
+#[test]
+fn a_followed_tag_is_rolled_out_when_it_moves_and_a_pinned_one_is_reported() {
+    for (follow, rolls) in [("Pin", false), ("Tag", true)] {
+        let mut model = Model::new(service(&format!("{{image: a:1, networks: [data], follow: {follow}}}"), ""));
+        model.settle();
+        let moved = |id: &str| Some(Image::Present { id: id.into(), has_healthcheck: false, volumes: vec![] });
+        model.view.image = moved("sha256:moved");
+        model.settle();
+        assert_eq!(model.view.containers[0].image_id == "sha256:moved", rolls);
+        let findings: Vec<Reason> = model.current().findings.iter().map(|f| f.reason).collect();
+        assert_eq!(findings, if rolls { vec![] } else { vec![Reason::ImageOutdated] });
+        if !rolls {
+            continue;
+        }
+        // The moved tag was bad, and has moved on since.
+        let older = qm_api::spec::container::Container { image: "a:1".to_owned(), ..Default::default() };
+        let rollout =
+            Rollout::RolledBack { to: 1, image_id: "sha256:a:1".into(), failed_image: "sha256:moved".into(), message: String::new() };
+        model.desired.roll_back(&older, &Files::new(), rollout).unwrap();
+        model.settle();
+        assert_eq!(model.view.containers[0].image_id, "sha256:a:1");
+        assert_eq!(model.current().rollout, None);
+        model.view.image = moved("sha256:better");
+        assert_eq!(state(&model), ProgressState::InputChanged);
+    }
+}
+
+#[test]
+fn reported_drift_waits_and_a_changed_manifest_does_not() {
+    let spec = |image: &str| service(&format!("{{image: {image}, networks: [data], replicas: 2}}"), "");
+    let mut model = Model::new(spec("a:1"));
+    model.desired.drift = DriftMode::Report;
+    model.settle();
+    Arc::make_mut(&mut model.view.containers[0]).resources.memory_bytes = 7 << 20;
+    model.view.containers.remove(1);
+    let plan = model.current();
+    assert!(!plan.steps.is_empty() && plan.runnable().is_empty(), "{plan}");
+    assert!(plan.to_string().contains("[waits: drift is only reported]"), "{plan}");
+    let told: Vec<&str> = plan.findings.iter().map(|f| f.message.as_str()).collect();
+    assert_eq!(told, ["replica 1: drift: memory is 7340032, should be unlimited", "replica 2: missing"]);
+    let mut changed = spec("a:2");
+    changed.drift = DriftMode::Report;
+    model.change(changed);
+    model.settle();
+    assert!(model.current().steps.is_empty(), "{}", model.plan());
 }
 
 #[test]

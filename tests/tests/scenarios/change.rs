@@ -198,3 +198,29 @@ fn a_person_goes_back_and_forth() {
         .until_status("app", "revision 2 runs again", |s| !is_rolled_back(s) && s["slots"][0]["revision"] == 2 && s["reason"] == "Healthy");
     world.settled(1);
 }
+
+#[test]
+fn a_followed_tag_is_rolled_out_when_it_moves() {
+    let mut world = World::new();
+    let repository = format!("qm-{}", world.namespace);
+    let image = format!("{repository}:latest");
+    world.docker.must("POST", &format!("/images/busybox:local/tag?repo={repository}&tag=latest"), None);
+    let services = [sleeper("app").image(&image).set("follow", json!("Tag")), sleeper("pinned").image(&image)];
+    world.write("all.yaml", &services);
+    world.operator.start();
+    world.settled(2);
+    let (app, pinned) = (world.container("app"), world.container("pinned"));
+    // An image of its own, from what is in a container.
+    world.docker.must("POST", &format!("/commit?container={}&repo={repository}&tag=latest&pause=false", pinned.id), None);
+    let moved = world.docker.image(&image).expect("the tag is there");
+    assert_ne!(moved, app.image_id);
+    world.until_status("app", "revision 2", |s| s["revision"] == 2);
+    world.settled(2);
+    assert_eq!(world.container("app").image_id, moved);
+    assert_eq!(world.container("pinned").life(), pinned.life());
+    let findings = world.status("pinned")["findings"].to_string();
+    assert!(findings.contains("ImageOutdated") && findings.contains("now means another image"), "{findings}");
+    let docker = world.docker.clone();
+    drop(world);
+    assert!(docker.call("DELETE", &format!("/images/{image}?force=1"), None).is_ok());
+}

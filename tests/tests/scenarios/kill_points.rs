@@ -11,14 +11,14 @@ use serde_json::json;
 /// More writes than any transition of five services needs: the enumeration ends by itself, or something runs away.
 const MOST: usize = 60;
 
-/// Five services of which one has a file, one a volume, one a dependency, one two networks.
+/// Five services of which one has a file, one a volume, two a dependency; two are replaced new container first.
 fn services(image: &str) -> Vec<Service> {
     let config = json!([{ "name": "c", "target": "/etc/c.conf", "content": "a = 1\n" }]);
     let all = [
         sleeper("store").set("volumes", json!([{ "name": "data", "target": "/data" }])),
-        web("app").needs("store"),
+        web("app").needs("store").set("update", json!({ "order": "StartFirst" })),
         sleeper("file").set("configs", config),
-        sleeper("plain"),
+        sleeper("plain").set("update", json!({ "order": "StartFirst" })),
         sleeper("last").needs("plain"),
     ];
     all.into_iter().map(|s| s.image(image)).collect()

@@ -443,8 +443,13 @@ pub fn validate(spec: &MiniServiceSpec, at: &FieldPath) -> Vec<Problem> {
     if spec.critical == Some(true) {
         rules.not_in_effect(&at.key("critical"), "`critical`");
     }
-    if spec.drift.is_some() {
-        rules.not_in_effect(&at.key("drift"), "`drift`");
+    if let Some(drift) = &spec.drift {
+        if !drift.ignore.is_empty() {
+            rules.not_in_effect(&at.key("drift").key("ignore"), "`drift.ignore`");
+        }
+        if drift.hold_off.is_some() {
+            rules.not_in_effect(&at.key("drift").key("holdOff"), "`drift.holdOff`");
+        }
     }
     rules.problems
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::container::{ConfigFile, Container, Follow, Mount, Port, Resources, Update, UpdateOrder};
+use super::container::{ConfigFile, Container, Mount, Port, Resources, Update, UpdateOrder};
 use super::edge::{Edge, Reload};
 use super::health::{Health, HttpScheme};
 use super::names;
@@ -142,9 +142,6 @@ impl Rules {
         }
         if let Some(budget) = &container.start_budget {
             self.positive(&at.key("startBudget").key("window"), budget.window);
-        }
-        if container.follow == Some(Follow::Tag) {
-            self.not_in_effect(&at.key("follow"), "`follow: Tag`");
         }
         if container.status_socket == Some(true) {
             self.not_in_effect(&at.key("statusSocket"), "the app face");

@@ -167,7 +167,10 @@ impl World {
                 Wanted::Service(service) => {
                     let key = service.key.clone();
                     let old = inner.services.insert(key.clone(), service.clone());
-                    if old.as_ref().is_some_and(|o| o.form != service.form || o.dependencies != service.dependencies) {
+                    if old
+                        .as_ref()
+                        .is_some_and(|o| o.form != service.form || o.dependencies != service.dependencies || o.rollout != service.rollout)
+                    {
                         // A changed input frees what was spent and what stood in the way.
                         inner.exits.remove(&key);
                         inner.troubles.remove(&key);

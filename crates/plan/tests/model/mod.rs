@@ -7,7 +7,7 @@ use qm_api::meta::{Object, ObjectKey};
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::check::check;
-use qm_plan::desired::{DesiredService, Files, MountSource};
+use qm_plan::desired::{DesiredService, Files, MountSource, Rollout};
 use qm_plan::kinds::mini_service::{Context, Gate, plan_service};
 use qm_plan::leaf::spec_hash;
 use qm_plan::observed::{Attachment, Container, EngineHealth, Health, Image, Network, RunState, ServiceView};
@@ -106,8 +106,12 @@ impl Model {
     }
 
     pub(crate) fn current(&self) -> Plan {
-        let pinned = self.revisions.first().filter(|r| self.images.contains(r.image_id.as_str()));
-        let pinned_image = pinned.map(|r| Image::Present { id: r.image_id.as_str().into(), has_healthcheck: false, volumes: vec![] });
+        let pinned: Option<Name> = match &self.desired.rollout {
+            Rollout::RolledBack { image_id, .. } => Some(image_id.clone()),
+            Rollout::Wanted | Rollout::Paused { .. } => self.revisions.first().map(|r| r.image_id.as_str().into()),
+        };
+        let pinned_image =
+            pinned.filter(|id| self.images.contains(id)).map(|id| Image::Present { id, has_healthcheck: false, volumes: vec![] });
         let instance = Name::from("default");
         let context = Context {
             now: Timestamp::from_millis(self.clock),

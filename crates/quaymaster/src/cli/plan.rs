@@ -25,7 +25,8 @@ use crate::{report, wiring};
 Examples:
   quaymaster plan
   quaymaster plan ./manifests
-  quaymaster plan ./manifests --format json")]
+  quaymaster plan ./manifests --format json
+  quaymaster plan ./manifests --format markdown")]
 pub(crate) struct PlanArgs {
     /// Folders of manifests to plan, DIR or NAME=DIR; without one, what the operator has
     #[arg(value_name = "DIR", value_parser = source)]
@@ -47,6 +48,8 @@ enum Format {
     Text,
     /// Steps, findings and summary.
     Json,
+    /// For the comment of a pull request: a row an object, what needs approval, every step folded away.
+    Markdown,
 }
 
 pub(crate) fn plan(args: &PlanArgs) -> Done {
@@ -102,6 +105,7 @@ fn offline(args: &PlanArgs, absent: &ClientError) -> Done {
 fn show(args: &PlanArgs, plan: &Value, text: &str) -> Done {
     match args.format {
         Format::Json => output::print(&output::json(plan))?,
+        Format::Markdown => output::print(&super::markdown::markdown(plan, text))?,
         Format::Text => output::print(&format!("{}\n", text.trim_end()))?,
     }
     let is_blind = plan["findings"].as_array().into_iter().flatten().any(|finding| finding["reason"] == "EngineUnreachable");

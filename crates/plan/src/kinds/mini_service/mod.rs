@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use qm_api::conditions::Reason;
 use qm_api::graph::Dependency;
+use qm_api::kinds::mini_service::DriftMode;
 use qm_api::meta::ObjectKey;
 use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
@@ -108,11 +109,26 @@ pub fn plan_service(desired: &DesiredService, ctx: &Context<'_>) -> Plan {
     } else {
         planner.bring_up(&mut plan);
     }
+    if desired.drift == DriftMode::Report {
+        report_drift(desired, &mut plan);
+    }
     if let Some(by) = ctx.suspended.as_ref().filter(|_| !planted(Mutant::SuspendIgnored)) {
         plan.steps.iter_mut().for_each(|step| step.waits.push(Wait::Suspended { by: by.clone() }));
         plan.finalized = false;
     }
     plan
+}
+
+/// What somebody else changed is told, once a replica and cause, and stays.
+fn report_drift(desired: &DesiredService, plan: &mut Plan) {
+    let mut told = BTreeSet::new();
+    for step in plan.steps.iter_mut().filter(|step| step.cause.is_drift()) {
+        step.waits.push(Wait::Reported);
+        let message = format!("replica {}: {}", step.slot, step.cause);
+        if told.insert(message.clone()) {
+            plan.findings.push(Finding { object: desired.key.clone(), reason: Reason::Drift, message, stalls: false });
+        }
+    }
 }
 
 struct Planner<'a> {

@@ -1,22 +1,29 @@
 //! How the rollout of a revision stands: complete, under way, or failed (DESIGN 3.4, "Revisions").
 
-use qm_api::spec::container::OnFailure;
+use qm_api::spec::container::{Follow, OnFailure};
 use qm_api::time::Timestamp;
 
 use super::Planner;
 use super::slot::{Slot, healthy, settles_after};
 use super::target::Target;
 use crate::desired::Rollout;
-use crate::observed::{Container, Health, RunState};
+use crate::observed::{Container, Health, Image, RunState};
 use crate::plan::{Progress, ProgressState};
 use crate::step::Wait;
 
-/// How it stands; `None` while nobody knows which revision is wanted, and while an older one runs in its place.
+/// How it stands; `None` while nobody knows which revision is wanted, and while an older one runs in its place for the same reason as ever.
 pub(super) fn progress(planner: &Planner<'_>, target: &Target, slots: &[Slot<'_>]) -> Option<Progress> {
-    if target.pull.is_some() || matches!(planner.desired.rollout, Rollout::RolledBack { .. }) {
+    if target.pull.is_some() {
         return None;
     }
     let number = target.number;
+    if let Rollout::RolledBack { image_id, failed_image, .. } = &planner.desired.rollout {
+        let has_moved = match &planner.ctx.view.image {
+            Some(Image::Present { id, .. }) => planner.spec.follow == Follow::Tag && id != image_id && id != failed_image,
+            _ => false,
+        };
+        return has_moved.then_some(Progress { number, state: ProgressState::InputChanged });
+    }
     // Only a revision that was never complete can fail: what happens to a proven one is no fault of the update.
     let is_on_trial = planner.desired.rollout == Rollout::Wanted
         && planner.spec.on_failure != OnFailure::Continue

@@ -3,7 +3,7 @@
 use qm_api::conditions::Reason;
 use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
-use qm_api::spec::container::PullPolicy;
+use qm_api::spec::container::{Follow, PullPolicy};
 
 use super::Planner;
 use crate::desired::Rollout;
@@ -121,9 +121,12 @@ fn short(id: &str) -> &str {
     &id[..id.len().min(12)]
 }
 
-/// The image that the reference was first resolved to: from the newest revision or, when the store was lost, from stamped containers.
+/// The image that the reference was first resolved to, unless its tag is followed: from the newest revision or, when the store was lost, from stamped containers.
 fn pinned_image(planner: &Planner<'_>) -> Option<Name> {
     let reference = planner.spec.image.as_str();
+    if planner.spec.follow == Follow::Tag && matches!(planner.ctx.view.image, Some(Image::Present { .. })) {
+        return None;
+    }
     if let Some(newest) = planner.ctx.revisions.first() {
         return (newest.image == reference).then(|| newest.image_id.as_str().into());
     }
