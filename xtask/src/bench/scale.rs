@@ -63,8 +63,7 @@ impl Drop for Simulator {
 fn manifests(count: usize, first_env: usize) -> BTreeMap<String, String> {
     let one = |n: usize| {
         let env = if n == 0 { first_env } else { 0 };
-        let container =
-            json!({ "image": "busybox:local", "pullPolicy": "Never", "command": ["sleep", "1000000"], "env": { "N": env.to_string() } });
+        let container = json!({ "image": "busybox:local", "pullPolicy": "Never", "command": ["sleep", "1000000"], "init": true, "env": { "N": env.to_string() } });
         let mut spec = json!({ "container": container });
         // Chains of ten: each waits for the one before it.
         if !n.is_multiple_of(10) {
