@@ -44,7 +44,8 @@ impl Engine {
     /// Wakes whoever waits for a time of the wall clock.
     fn nudge_at(&mut self, until: Option<i64>, now: Now) {
         if let Some(ahead) = until.and_then(|u| u64::try_from(u.saturating_sub(now.wall_ns)).ok()) {
-            let due = now.mono_ms.saturating_add(ahead.div_ceil(1_000_000));
+            // One more: this clock counts whole milliseconds, and a wake that comes a fraction early would be the only one.
+            let due = now.mono_ms.saturating_add(ahead.div_ceil(1_000_000)).saturating_add(1);
             self.time(due, Timer::Nudge);
         }
     }
