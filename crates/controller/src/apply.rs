@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use crate::controller::Controller;
 use crate::feed::encode_content;
 use crate::intents;
-use crate::records::{ATTACHMENT, FILES, IMPLICIT, REVISION, RevisionRecord, SOURCE, SOURCE_PATH, TEARDOWN};
+use crate::records::{ATTACHMENT, FILES, IMPLICIT, REVISION, SOURCE, SOURCE_PATH, TEARDOWN};
 
 /// One source as it is now.
 #[derive(Clone, Debug, Default)]
@@ -407,9 +407,10 @@ fn digests_of(object: &Object) -> Vec<String> {
 /// Stored files that nothing refers to: neither what is wanted now, nor what stays although it is not in the set.
 fn unused_attachments(snapshot: &Snapshot, wanted: &BTreeSet<ObjectKey>, in_use: &BTreeSet<String>) -> Vec<ObjectKey> {
     let staying: BTreeSet<String> = snapshot.list(SERVICE, None).filter(|o| !wanted.contains(&o.key)).flat_map(|o| digests_of(o)).collect();
-    // A rollback needs the files of its revision.
-    let revisions = snapshot.list(REVISION, None).filter_map(|o| o.decode_spec::<RevisionRecord>().ok());
-    let of_revisions: BTreeSet<String> = revisions.flat_map(|r| r.files.into_values()).collect();
+    // A rollback needs the files of its revision. Read in place: there is a record or more a service, and this runs at every change.
+    let files =
+        |o: &Arc<Object>| o.spec["files"].as_object().map(|files| files.values().filter_map(Value::as_str).map(str::to_owned).collect());
+    let of_revisions: BTreeSet<String> = snapshot.list(REVISION, None).filter_map(files).flat_map(|digests: Vec<String>| digests).collect();
     let is_used = |digest: &str| in_use.contains(digest) || staying.contains(digest) || of_revisions.contains(digest);
     let is_unused = |o: &&Arc<Object>| !is_used(o.key.name.as_str());
     snapshot.list(ATTACHMENT, None).filter(is_unused).map(|o| o.key.clone()).collect()

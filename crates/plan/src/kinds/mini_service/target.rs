@@ -121,7 +121,8 @@ fn short(id: &str) -> &str {
     &id[..id.len().min(12)]
 }
 
-/// The image that the reference was first resolved to, unless its tag is followed: from the newest revision or, when the store was lost, from stamped containers.
+/// The image that the reference was first resolved to, unless its tag is followed: from the newest revision or, when the store was lost,
+/// from stamped containers.
 fn pinned_image(planner: &Planner<'_>) -> Option<Name> {
     let reference = planner.spec.image.as_str();
     if planner.spec.follow == Follow::Tag && matches!(planner.ctx.view.image, Some(Image::Present { .. })) {
