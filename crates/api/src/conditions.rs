@@ -165,6 +165,8 @@ pub enum Reason {
     NetworkMissing,
     /// A network is in use and must be broken to be replaced.
     NetworkInUse,
+    /// Another network has the address range that is needed.
+    AddressRangeTaken,
     /// Valid, but this version does not do it yet.
     NotInEffect,
     /// The manifest is bad; the last good one stays in effect.

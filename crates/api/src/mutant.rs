@@ -24,6 +24,8 @@ pub enum Mutant {
     AllAtOnce,
     /// Rule: with StartFirst the old container goes when the new one is healthy.
     TakesOverEarly,
+    /// Rule: a container leaves a network that is replaced when everybody has joined the next one.
+    LeavesEarly,
     /// Rule: losing much at once is held.
     PruneUnheld,
     /// Rule: absence that does not count removes nothing.
@@ -86,6 +88,7 @@ impl Mutant {
         Self::StartUngated,
         Self::AllAtOnce,
         Self::TakesOverEarly,
+        Self::LeavesEarly,
         Self::PruneUnheld,
         Self::AbsenceCounts,
         Self::Unfrozen,

@@ -1,12 +1,13 @@
 //! Owns [`Controller`]: everything a pass needs, and what is remembered between two passes of one key (never an input of planning
 //! that could not be lost).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qm_api::conditions::Reason;
 use qm_api::kinds::mini_service;
 use qm_api::meta::{Object, ObjectKey};
+use qm_api::name::Name;
 use qm_api::spec::container::OnFailure;
 use qm_api::time::Timestamp;
 use qm_plan::budget::Spent;
@@ -31,6 +32,10 @@ pub const PARALLEL_WRITES: usize = 8;
 pub(crate) struct Memory {
     /// The generation at which a plan was last empty.
     pub(crate) settled_generation: u64,
+    /// The networks, by id, that a plan was last made with ..
+    pub(crate) seen_networks: BTreeSet<Name>,
+    /// .. and those of the last empty one.
+    pub(crate) settled_networks: BTreeSet<Name>,
     /// The generation for which an image was pulled.
     pub(crate) pulled_generation: Option<u64>,
     /// Failed passes in a row.

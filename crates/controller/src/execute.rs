@@ -108,6 +108,11 @@ impl Controller {
                 tracing::info!(object = %key, "{what}");
                 self.tell(key, EventType::Normal, event_reason(step), what);
             }
+            // Nobody has to do anything about it, and in a moment it goes.
+            Err(error) if error.is_in_use() => {
+                self.metrics.steps.with_label_values(&[verb, "busy"]).inc();
+                tracing::debug!(object = %key, error = error.line(), "{what}");
+            }
             Err(error) => {
                 self.metrics.steps.with_label_values(&[verb, "error"]).inc();
                 tracing::warn!(object = %key, error = error.line(), "{what}");
@@ -152,7 +157,7 @@ fn doubtful(step: &Step, made: &BTreeMap<usize, Name>, error: &DockerError) -> V
         Action::CreateContainer { .. } if is_unclear => vec![Thing::Containers, Thing::Networks],
         Action::CreateContainer { body, .. } => vec![Thing::Image(body.image.as_str().into())],
         Action::CreateNetwork { .. } => vec![Thing::Networks],
-        Action::RemoveNetwork { network } => vec![Thing::Network(network.clone())],
+        Action::RemoveNetwork { network, .. } => vec![Thing::Network(network.clone())],
         Action::Connect { container, .. } => reference(container).into_iter().chain([Thing::Networks]).collect(),
         Action::WriteFiles { container, .. } | Action::Start { container } => reference(container).into_iter().collect(),
         Action::Disconnect { container, .. }
@@ -188,9 +193,9 @@ fn target_text(step: &Step) -> String {
         Action::CreateVolume { name, .. } => name.clone(),
         Action::CreateNetwork { body } => body.name.clone(),
         Action::Connect { join, .. } => format!("{slot} to {}", join.network_name),
-        Action::Disconnect { network, .. } => format!("{slot} from {network}"),
+        Action::Disconnect { name, .. } => format!("{slot} from {name}"),
         Action::Rename { to, .. } => format!("{slot} to {to}"),
-        Action::RemoveNetwork { network } => network.to_string(),
+        Action::RemoveNetwork { name, .. } => name.to_string(),
         _ => slot,
     }
 }

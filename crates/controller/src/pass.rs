@@ -145,8 +145,9 @@ impl Controller {
                 Some((d.on.clone(), Gate { usable, bad: view.off.is_none() && view.availability.severity() >= 5 }))
             })
             .collect();
+        let approved = intents::approvals(&snapshot, now);
         let inner = self.world.lock();
-        let view = inner.service_view(desired, &self.world.instance);
+        let view = inner.service_view(desired, &approved);
         let dependents_leaving = inner
             .graph
             .dependents(key)
@@ -154,6 +155,8 @@ impl Controller {
             .filter(|d| inner.services.get(*d).is_some_and(|s| s.deleting) && inner.by_owner.contains_key(*d))
             .cloned()
             .collect();
+        let networks = view.networks.values().filter_map(|place| Some(place.current.as_ref()?.id.clone()));
+        self.remember(key, |m| m.seen_networks = networks.collect());
         let pinned = pinned(desired, &revisions);
         let pinned_image = pinned.and_then(|id| inner.images.get(id)).cloned();
         drop(inner);
@@ -167,6 +170,7 @@ impl Controller {
             pinned_image: pinned_image.as_ref(),
             files_dir: &self.files_dir,
             settled_generation: memory.settled_generation,
+            settled_networks: &memory.settled_networks,
             pulled_generation: memory.pulled_generation,
             default_log_grows: self.world.facts().is_some_and(|f| f.default_log_grows),
             suspended: intents::suspension(&snapshot, object, now),
@@ -209,8 +213,9 @@ impl Controller {
         if !view.networks.is_empty() {
             self.remember(key, |m| m.was_there = true);
         }
-        let suspended = intents::suspension(&self.store.snapshot(), object, self.now());
-        plan_network(&desired, &view, &self.world.instance, suspended.as_deref())
+        let (snapshot, now) = (self.store.snapshot(), self.now());
+        let suspended = intents::suspension(&snapshot, object, now);
+        plan_network(&desired, &view, &self.world.instance, &intents::approvals(&snapshot, now), suspended.as_deref())
     }
 
     async fn pass_orphan(self: &Arc<Self>, key: &ObjectKey) -> Result<Next, StoreError> {
@@ -337,6 +342,7 @@ impl Controller {
             m.seen_generation = object.meta.generation;
             if clean && !plan.findings.iter().any(|f| f.stalls) {
                 m.settled_generation = object.meta.generation;
+                m.settled_networks = m.seen_networks.clone();
                 // Everything was as wanted: what is to do again from here on is something new, not the same without progress.
                 m.taken.clear();
             }

@@ -1,6 +1,7 @@
 //! What others may ask of a running operator: plans, acts of persons, the graph, usability, an overview, logs. Wiring gives these to the
 //! API server.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -191,8 +192,11 @@ impl Operator {
             controller.world.queue.add(&object.key);
         }
         if matches!(request.act, Act::Approve) {
-            let orphans = controller.world.lock().orphan_owners();
-            orphans.iter().for_each(|key| controller.world.queue.add(key));
+            // An approved step may be one that others wait for, as the containers of a network do that is to be broken.
+            let inner = controller.world.lock();
+            let waiting: BTreeSet<ObjectKey> = inner.orphan_owners().into_iter().chain(inner.everything()).collect();
+            drop(inner);
+            waiting.iter().for_each(|key| controller.world.queue.add(key));
         }
         controller.world.mark_status(covered.iter().map(|o| o.key.clone()));
         if matches!(request.act, Act::Suspend | Act::Resume | Act::Retry | Act::Restart | Act::Rollback) {

@@ -2,6 +2,7 @@
 //!
 //! A status write never starts a pass: watchers of the store look at specs only. Statuses of many objects go into one transaction.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use qm_api::conditions::{Condition, ConditionStatus, ConditionType, Reason, set_condition};
@@ -120,7 +121,7 @@ impl Controller {
         let old: Option<MiniServiceStatus> = object.decode_status().ok().flatten();
         let (view, graph) = {
             let inner = self.world.lock();
-            (inner.service_view(&desired, &self.world.instance), inner.graph.clone())
+            (inner.service_view(&desired, &BTreeSet::new()), inner.graph.clone())
         };
         // What cannot be seen is what it was.
         let is_blind = !view.gaps.is_empty();
@@ -209,10 +210,14 @@ impl Controller {
         let stall = memory.findings.iter().find(|f| f.stalls);
         let ready = memory.clean && stall.is_none() && (network.is_some() || is_blind);
         let now = self.now();
-        let (reason, message) = match (stall, ready) {
-            (Some(finding), _) => (finding.reason, finding.message.clone()),
-            (None, true) => (Reason::AsWanted, String::new()),
-            (None, false) => (Reason::Creating, memory.waits.join("; ")),
+        let asks = memory.findings.iter().find(|f| f.reason == Reason::NetworkInUse);
+        let trouble = self.world.trouble(key);
+        let (reason, message) = match (stall, ready, asks, &trouble) {
+            (Some(finding), ..) => (finding.reason, finding.message.clone()),
+            (None, true, ..) => (Reason::AsWanted, String::new()),
+            (None, false, Some(finding), _) => (Reason::ApprovalNeeded, finding.message.clone()),
+            (None, false, None, Some(trouble)) => (trouble.reason, trouble.message.clone()),
+            (None, false, None, None) => (Reason::Creating, memory.waits.join("; ")),
         };
         let make = |kind, holds: bool| condition(kind, holds, reason, &message, object.meta.generation, now);
         for condition in [

@@ -115,6 +115,6 @@ fn subject(action: &Action) -> (Option<&Name>, Option<usize>) {
         | Action::Rename { container, .. }
         | Action::Update { container, .. }
         | Action::RemoveContainer { container } => (Some(container), None),
-        Action::RemoveNetwork { network } => (Some(network), None),
+        Action::RemoveNetwork { network, .. } => (Some(network), None),
     }
 }

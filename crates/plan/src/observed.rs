@@ -44,6 +44,11 @@ impl RunState {
         })
     }
 
+    /// Whether its processes are there, so that stopping it would end them.
+    pub const fn is_up(self) -> bool {
+        matches!(self, Self::Running | Self::Restarting | Self::Paused)
+    }
+
     /// The engine's word.
     pub const fn word(self) -> &'static str {
         match self {
@@ -138,8 +143,39 @@ pub struct Network {
     pub project: Option<Name>,
     /// The driver.
     pub driver: String,
+    /// The driver's options.
+    pub options: BTreeMap<String, String>,
+    /// Its address ranges.
+    pub subnets: Vec<String>,
+    /// The gateway of its first range.
+    pub gateway: Option<String>,
+    /// No way out.
+    pub internal: bool,
+    /// Others may join by hand.
+    pub attachable: bool,
     /// When it was created.
     pub created_at: Timestamp,
+}
+
+/// A network of an older manifest, and who is still in it, by the names of running containers of ours.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Older {
+    /// Those who have not joined the current network yet: who leaves before they have is not found by them any more.
+    pub to_join: BTreeSet<Name>,
+    /// Those of services that depend on the one that looks: they leave first. The engine goes on naming an address in the old network
+    /// for a moment after its owner has left (seen with 20.10), and they would ask for it.
+    pub to_leave: BTreeSet<Name>,
+}
+
+/// Where containers are to be for one Network of the manifests.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Place {
+    /// The network to be in; `None` until it is there.
+    pub current: Option<Arc<Network>>,
+    /// Networks of older manifests, to be left, by id.
+    pub older: BTreeMap<Name, Older>,
+    /// Another one will be made beside the current one and take its place.
+    pub is_outdated: bool,
 }
 
 /// One volume.
@@ -216,8 +252,8 @@ pub struct ServiceView {
     pub health: BTreeMap<Name, Health>,
     /// Ids of containers that hold a name we need and are not this service's, by that name.
     pub names_taken: BTreeMap<Name, Name>,
-    /// The networks of its namespace, by the Network's name: the engine's, if it is there.
-    pub networks: BTreeMap<Name, Option<Arc<Network>>>,
+    /// The networks that it names, by the Network's name.
+    pub networks: BTreeMap<Name, Place>,
     /// Ids of networks that its containers are attached to and that are still there.
     pub known_networks: BTreeSet<Name>,
     /// Which of the volumes it needs are there.

@@ -194,6 +194,8 @@ pub enum Action {
         container: Name,
         /// From what: an id or, where the id is gone, an engine name.
         network: Name,
+        /// Its engine name, for people.
+        name: Name,
     },
     /// Start a container.
     Start {
@@ -249,6 +251,8 @@ pub enum Action {
     RemoveNetwork {
         /// Its id.
         network: Name,
+        /// Its engine name, for people.
+        name: Name,
     },
 }
 
@@ -341,6 +345,13 @@ pub enum Cause {
         /// The network.
         network: String,
     },
+    /// A network's manifest changed: another one takes its place.
+    Moves {
+        /// The engine name of the one that is left.
+        from: String,
+        /// The engine name of the one that is joined, where it is known.
+        to: String,
+    },
     /// Fewer replicas are wanted.
     ScaledDown,
     /// It is off by configuration.
@@ -382,6 +393,7 @@ impl fmt::Display for Cause {
             Self::Changed { field, found, wanted } => write!(f, "{field}: {found} -> {wanted}"),
             Self::Joins { network } => write!(f, "joins {network}"),
             Self::Leaves { network } => write!(f, "leaves {network}"),
+            Self::Moves { from, to } => write!(f, "moves from {from} to {to}"),
             Self::ScaledDown => f.write_str("fewer replicas"),
             Self::Off { reason } => write!(f, "off: {reason}"),
             Self::Superseded => f.write_str("superseded"),
@@ -423,6 +435,25 @@ pub enum Wait {
     Left {
         /// How many are still in it.
         containers: usize,
+    },
+    /// Another network of ours must give up the address range first.
+    Range {
+        /// Its engine name.
+        network: Name,
+    },
+    /// Containers must have joined a network before others leave the one that it takes the place of.
+    Joined {
+        /// Their names.
+        containers: Vec<Name>,
+        /// The engine name of the network.
+        network: Name,
+    },
+    /// Containers of dependents must have left a network that another one takes the place of.
+    LeftFirst {
+        /// Their names.
+        containers: Vec<Name>,
+        /// The engine name of the network.
+        network: Name,
     },
     /// Other replicas must be healthy first.
     Replicas {
@@ -487,7 +518,11 @@ impl fmt::Display for Wait {
             Self::Tried { on, .. } => write!(f, "{}/{} usable or given up", on.namespace, on.name),
             Self::Network { name } => write!(f, "network {name}"),
             Self::Gone { who } => write!(f, "{}/{} gone", who.namespace, who.name),
+            Self::Left { containers: 1 } => f.write_str("1 container to leave"),
             Self::Left { containers } => write!(f, "{containers} containers to leave"),
+            Self::Range { network } => write!(f, "the address range of {network}"),
+            Self::Joined { containers, network } => write!(f, "{} to join {network}", few(containers)),
+            Self::LeftFirst { containers, network } => write!(f, "{} to leave {network}", few(containers)),
             Self::Replicas { slots } => {
                 let slots: Vec<String> = slots.iter().map(u32::to_string).collect();
                 write!(f, "replica {} healthy", slots.join(", "))
@@ -504,6 +539,15 @@ impl fmt::Display for Wait {
             Self::Suspended { by } => write!(f, "suspended by {by}"),
             Self::Observation { what } => write!(f, "{what} to be observed"),
         }
+    }
+}
+
+/// The first three names, and how many more there are.
+fn few(names: &[Name]) -> String {
+    let shown: Vec<&str> = names.iter().take(3).map(Name::as_str).collect();
+    match names.len().saturating_sub(3) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }
 

@@ -12,10 +12,11 @@ use proptest::prelude::*;
 use qm_api::conditions::Reason;
 use qm_api::kinds::mini_service::DriftMode;
 use qm_api::meta::ObjectKey;
+use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::desired::{Files, MountSource, Rollout};
 use qm_plan::kinds::mini_service::Gate;
-use qm_plan::observed::{Gap, Health, Image, RunState};
+use qm_plan::observed::{Gap, Health, Image, Network, Older, Place, RunState};
 use qm_plan::plan::{Progress, ProgressState};
 use qm_plan::step::{Action, Step, Wait};
 
@@ -285,6 +286,78 @@ fn what_others_change_is_put_back() {
         model.settle();
     }
     assert_snapshot!(text);
+}
+
+/// The network `data` is replaced by another one, and others are still to join it, or to leave the old one.
+fn replace_network(model: &mut Model, to_join: &[&str], to_leave: &[&str]) {
+    let place = model.view.networks.get_mut("data").unwrap();
+    let old = place.current.clone().unwrap();
+    let new = Network { id: "net-data-2".into(), name: "n_data-r2".into(), ..(*old).clone() };
+    let names = |list: &[&str]| list.iter().map(|name| Name::from(*name)).collect();
+    let older = Older { to_join: names(to_join), to_leave: names(to_leave) };
+    *place = Place { current: Some(Arc::new(new)), older: BTreeMap::from([(old.id.clone(), older)]), is_outdated: false };
+    model.view.known_networks = [old.id.clone(), "net-data-2".into()].into();
+}
+
+#[test]
+fn a_container_joins_the_next_network_and_leaves_the_old_one_when_all_have_joined() {
+    let mut model = Model::new(service("{image: a:1, networks: [data]}", ""));
+    model.settle();
+    let started = model.view.containers[0].started_at;
+    let mut text = String::new();
+    model.view.networks.get_mut("data").unwrap().is_outdated = true;
+    text.push_str(&format!("== before it is made\n{}\n", model.plan()));
+    replace_network(&mut model, &["n-app-1", "n-db-1"], &[]);
+    text.push_str(&format!("== others have not joined\n{}\n", model.plan()));
+    model.settle();
+    assert_eq!(model.world(), "n-app-1 running sha256:a:1 r1 on n_data,n_data-r2");
+    replace_network_in_place(&mut model, &[], &["n-web-1", "n-web-2", "n-web-3", "n-web-4", "n-web-5"]);
+    text.push_str(&format!("== all have joined, dependents have not left\n{}\n", model.plan()));
+    replace_network_in_place(&mut model, &[], &[]);
+    text.push_str(&format!("== it may leave\n{}\n", model.plan()));
+    model.settle();
+    assert_eq!(model.world(), "n-app-1 running sha256:a:1 r1 on n_data-r2");
+    assert_eq!(model.view.containers[0].started_at, started, "nothing was restarted");
+    assert_snapshot!(text);
+}
+
+fn replace_network_in_place(model: &mut Model, to_join: &[&str], to_leave: &[&str]) {
+    let names = |list: &[&str]| list.iter().map(|name| Name::from(*name)).collect();
+    let place = model.view.networks.get_mut("data").unwrap();
+    place.older.values_mut().for_each(|older| *older = Older { to_join: names(to_join), to_leave: names(to_leave) });
+}
+
+#[test]
+fn a_network_that_is_broken_is_left_at_once_and_joined_when_it_is_back() {
+    let mut model = Model::new(service("{image: a:1, networks: [data, edge]}", ""));
+    model.desired.drift = DriftMode::Report;
+    model.settle();
+    replace_network(&mut model, &[], &[]);
+    let next = model.view.networks.get_mut("data").unwrap().current.take();
+    let mut text = format!("== broken\n{}\n", model.plan());
+    model.settle();
+    assert_eq!(model.world(), "n-app-1 running sha256:a:1 r1 on n_edge");
+    model.view.networks.insert("data".into(), Place { current: next, ..Place::default() });
+    text.push_str(&format!("== back, and no drift\n{}\n", model.plan()));
+    model.settle();
+    assert_eq!(model.world(), "n-app-1 running sha256:a:1 r1 on n_data-r2,n_edge");
+    assert_snapshot!(text);
+}
+
+#[test]
+fn an_old_container_that_waits_for_its_turn_moves_too() {
+    let spec = |image: &str| format!("{{image: {image}, networks: [data], replicas: 2, health: {{tcp: {{port: 1}}}}}}");
+    let mut model = Model::new(service(&spec("a:1"), ""));
+    model.settle();
+    model.change(service(&spec("a:2"), ""));
+    model.new_are_healthy = false;
+    model.settle();
+    replace_network(&mut model, &[], &[]);
+    model.settle();
+    assert_eq!(
+        model.world(),
+        "n-app-1 running sha256:a:2 r2 on n_data-r2\nn-app-2 running sha256:a:1 r1 on n_data-r2\nn-app-2-r2 created sha256:a:2 r2 on n_data-r2"
+    );
 }
 
 #[test]

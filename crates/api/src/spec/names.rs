@@ -217,6 +217,11 @@ impl Cidr {
         Ipv4Addr::from(u32::from(self.first) | !self.mask())
     }
 
+    /// Whether the two have an address in common.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.contains(other.first) || other.contains(self.first)
+    }
+
     /// Whether `address` is in the range.
     pub fn contains(self, address: Ipv4Addr) -> bool {
         u32::from(address) & self.mask() == u32::from(self.first)
@@ -260,6 +265,10 @@ mod tests {
         let cidr = Cidr::parse("172.30.0.0/24").unwrap();
         assert!(cidr.contains(Ipv4Addr::new(172, 30, 0, 9)) && !cidr.contains(Ipv4Addr::new(172, 30, 1, 9)));
         assert_eq!(cidr.last(), Ipv4Addr::new(172, 30, 0, 255));
+        for (other, overlaps) in [("172.30.0.128/25", true), ("172.0.0.0/8", true), ("172.30.0.0/24", true), ("172.30.1.0/24", false)] {
+            let other = Cidr::parse(other).unwrap();
+            assert_eq!((cidr.overlaps(other), other.overlaps(cidr)), (overlaps, overlaps), "{other:?}");
+        }
         for bad in ["", "10.0.0.0", "10.0.0.1/8", "10.0.0.0/33", "fd00::/8", "10.0.0.0/31"] {
             assert!(Cidr::parse(bad).is_err(), "{bad}");
         }

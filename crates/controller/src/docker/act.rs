@@ -94,7 +94,7 @@ impl Docker {
                 self.call(self.client().connect_network(network, request)).await?;
                 Ok(container(&id))
             }
-            Action::Disconnect { container: id, network } => {
+            Action::Disconnect { container: id, network, .. } => {
                 let request = NetworkDisconnectRequest { container: id.to_string(), force: Some(true) };
                 self.call(self.client().disconnect_network(network, request)).await?;
                 Ok(container(id))
@@ -136,7 +136,7 @@ impl Docker {
                 let answer = self.call(self.client().create_network(network_body(body))).await?;
                 Ok(Done { network: Some(answer.id.into()), ..Done::default() })
             }
-            Action::RemoveNetwork { network } => {
+            Action::RemoveNetwork { network, .. } => {
                 self.call(self.client().remove_network(network)).await?;
                 Ok(Done { network: Some(network.clone()), ..Done::default() })
             }

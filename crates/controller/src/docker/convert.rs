@@ -119,12 +119,18 @@ pub fn listed(summary: ContainerSummary) -> Option<Listed> {
 /// One network of the list.
 pub fn network(network: bollard::models::Network) -> Option<Network> {
     let labels: BTreeMap<String, String> = network.labels.unwrap_or_default().into_iter().collect();
+    let ranges = network.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
     Some(Network {
         id: network.id?.into(),
         name: network.name?.into(),
         stamp: Stamp::read(&labels),
         project: labels.get(COMPOSE_PROJECT).map(Name::from),
         driver: network.driver.unwrap_or_default(),
+        options: network.options.unwrap_or_default().into_iter().collect(),
+        gateway: ranges.first().and_then(|range| range.gateway.clone()),
+        subnets: ranges.into_iter().filter_map(|range| range.subnet).collect(),
+        internal: network.internal.unwrap_or(false),
+        attachable: network.attachable.unwrap_or(false),
         created_at: network.created.as_ref().and_then(|d| Timestamp::parse(&date_text(d)).ok()).unwrap_or_default(),
     })
 }
@@ -143,6 +149,10 @@ pub fn inspected_network(inspect: bollard::models::NetworkInspect) -> Option<Net
         labels: inspect.labels,
         driver: inspect.driver,
         created: inspect.created,
+        options: inspect.options,
+        ipam: inspect.ipam,
+        internal: inspect.internal,
+        attachable: inspect.attachable,
         ..bollard::models::Network::default()
     })
 }

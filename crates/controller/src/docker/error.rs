@@ -93,9 +93,16 @@ impl DockerError {
             Self::Unreachable(_) | Self::Timeout { .. } | Self::Decode(_) | Self::HostFile { .. } => Retry::Transient,
             Self::TooOld { .. } | Self::TooNew { .. } => Retry::Terminal,
             Self::Answer { code: 404 | 409 | 304, .. } => Retry::Conflict,
+            _ if self.is_in_use() => Retry::Transient,
             Self::Answer { code: 400..=499, .. } => Retry::Terminal,
             Self::Answer { .. } => Retry::Transient,
         }
+    }
+
+    /// Whether a network cannot go because the engine still counts endpoints in it: those of containers that are just ending, or of one
+    /// that somebody has attached meanwhile. Its text is the same since Docker 1.9.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, Self::Answer { code: 403, message } if message.contains("has active endpoints"))
     }
 
     /// Whether the thing is not there.
@@ -113,6 +120,10 @@ impl DockerError {
 
     /// What it means for the service it happened to. The engine's texts are matched in their long-standing parts.
     pub fn trouble(&self) -> Trouble {
+        if self.is_in_use() {
+            let message = "the engine still counts containers in the network that is to go: it is tried again".to_owned();
+            return Trouble { reason: Reason::NetworkInUse, message, terminal: false };
+        }
         let message = self.line();
         let text = message.to_ascii_lowercase();
         let has = |needle: &str| text.contains(needle);

@@ -154,9 +154,9 @@ impl World {
         let mut touched = BTreeSet::new();
         // Whoever waited for it to be read goes on, even when nothing changed.
         touched.extend(inner.gaps.remove(id).map(|(owner, _)| owner));
+        let moved = inner.changed_attachments(id, container.as_ref().and_then(|(ours, _)| ours.as_ref()));
         match container {
             None => {
-                touched.extend(inner.left_by(id, None));
                 let owner = inner.drop_container(id);
                 // What was kept because of it may go now.
                 touched.extend(owner.iter().flat_map(|owner| inner.needed_by(owner)));
@@ -165,7 +165,6 @@ impl World {
             }
             Some((Some(ours), _)) => {
                 touched.extend(inner.drop_other(id));
-                touched.extend(inner.left_by(id, Some(&ours)));
                 touched.extend(inner.put_container(ours, self));
             }
             Some((None, other)) => {
@@ -174,6 +173,8 @@ impl World {
                 touched.extend(inner.put_other(other, &self.instance));
             }
         }
+        // Who waits for others to join or leave a network goes on.
+        touched.extend(moved.iter().flat_map(|network| inner.movers(network)));
         self.settle(inner, touched);
     }
 
@@ -210,9 +211,8 @@ impl World {
             other.network_ids.push(network.clone());
         }
         // A network that is to go waits for those who still use it.
-        let owner = inner.networks.get(network).and_then(|n| n.stamp.as_ref()).map(|s| s.owner.clone());
-        let waiting = owner.filter(|owner| inner.nets.get(owner).is_some_and(|n| n.deleting));
-        self.settle(inner, waiting.into_iter().collect());
+        let waiting = inner.movers(network).into_iter().collect();
+        self.settle(inner, waiting);
         Foreign::Noted
     }
 
@@ -239,8 +239,9 @@ impl World {
         if let Some(old) = inner.networks.remove(id) {
             touched.extend(inner.forget_network(&old));
         }
-        if let Some(network) = network {
-            touched.extend(inner.put_network(network, &self.instance));
+        match network {
+            Some(network) => touched.extend(inner.put_network(network, &self.instance)),
+            None => touched.extend(inner.waiting_for_range()),
         }
         let users: Vec<ObjectKey> = touched.iter().flat_map(|key| inner.users_of_network(key)).collect();
         touched.extend(users);
@@ -261,6 +262,7 @@ impl World {
         for network in networks {
             touched.extend(inner.put_network(network, &self.instance));
         }
+        touched.extend(inner.waiting_for_range());
         let users: Vec<ObjectKey> = touched.iter().flat_map(|key| inner.users_of_network(key)).collect();
         touched.extend(users);
         self.settle(inner, touched);
@@ -355,13 +357,12 @@ impl Inner {
         self.services.keys().chain(self.nets.keys()).cloned().collect()
     }
 
-    /// Networks that are to go and that this container of ours has left: they wait for that.
-    fn left_by(&self, id: &Name, now: Option<&Container>) -> Vec<ObjectKey> {
-        let Some(old) = self.containers.get(id) else { return Vec::new() };
-        let stays = |network: &Name| now.is_some_and(|c| c.networks.values().any(|a| a.network_id == *network));
-        let left = old.networks.values().filter(|a| !stays(&a.network_id)).filter_map(|a| self.networks.get(&a.network_id));
-        let owners = left.filter_map(|n| n.stamp.as_ref()).map(|s| s.owner.clone());
-        owners.filter(|owner| self.nets.get(owner).is_some_and(|n| n.deleting)).collect()
+    /// The networks that this container of ours has joined or left, or is in no more because it ended.
+    fn changed_attachments(&self, id: &Name, now: Option<&Container>) -> BTreeSet<Name> {
+        let ids = |c: &Container| c.networks.values().map(|a| (a.network_id.clone(), c.state.is_up())).collect::<BTreeSet<_>>();
+        let before = self.containers.get(id).map(|c| ids(c)).unwrap_or_default();
+        let after = now.map(ids).unwrap_or_default();
+        before.symmetric_difference(&after).map(|(network, _)| network.clone()).collect()
     }
 
     fn put_container(&mut self, container: Container, world: &World) -> Option<ObjectKey> {

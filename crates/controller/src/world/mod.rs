@@ -315,7 +315,7 @@ impl World {
         let mut changed: BTreeSet<ObjectKey> = BTreeSet::new();
         for key in &touched {
             let Some(desired) = inner.services.get(key).cloned() else { continue };
-            let view = inner.service_view(&desired, &self.instance);
+            let view = inner.service_view(&desired, &BTreeSet::new());
             let own = own_health(&desired, &view, inner.troubles.get(key));
             changed.extend(inner.engine.observe(key, own, now));
         }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use qm_api::meta::ObjectKey;
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
-use qm_plan::desired::{DesiredService, Form, HealthCheck, HealthKind, MountSource};
-use qm_plan::kinds::network::{self, NetworkView};
-use qm_plan::observed::{Container, Gap, Network, RunState, ServiceView};
+use qm_plan::desired::{DesiredNetwork, DesiredService, Form, HealthCheck, HealthKind, MountSource};
+use qm_plan::kinds::network::{self, NetworkView, Stand};
+use qm_plan::observed::{Container, Gap, Network, Older, Place, RunState, ServiceView};
 use qm_plan::own::external_probe_id;
 
 use super::{Inner, Link, World};
@@ -67,7 +67,8 @@ impl Inner {
         self.foreign_projects.get(namespace).filter(|ids| !ids.is_empty()).map(|_| namespace.to_string())
     }
 
-    pub(crate) fn service_view(&self, desired: &DesiredService, _instance: &Name) -> ServiceView {
+    /// What concerns a service; `approved` = the step hashes that people approved, which matter to its plan alone.
+    pub(crate) fn service_view(&self, desired: &DesiredService, approved: &BTreeSet<String>) -> ServiceView {
         let key = &desired.key;
         let mut view = ServiceView { containers: self.containers_of(key), ..ServiceView::default() };
         view.health = view.containers.iter().filter_map(|c| Some((c.id.clone(), self.health.get(&c.id)?.clone()))).collect();
@@ -92,9 +93,7 @@ impl Inner {
             .collect();
         for attachment in &spec.networks {
             let owner = ObjectKey::new("Network", key.namespace.clone(), attachment.network.clone());
-            let candidates = self.networks_of(&owner);
-            let current = self.nets.get(&owner).and_then(|wanted| network::current(wanted, &candidates).cloned());
-            view.networks.insert(attachment.network.clone(), current);
+            view.networks.insert(attachment.network.clone(), self.place(&owner, key, approved));
         }
         for mount in &spec.mounts {
             if let MountSource::Volume(name) = &mount.source {
@@ -108,6 +107,71 @@ impl Inner {
         view
     }
 
+    /// Where the containers of a service are to be for one Network.
+    fn place(&self, key: &ObjectKey, service: &ObjectKey, approved: &BTreeSet<String>) -> Place {
+        let networks = self.networks_of(key);
+        let Some(desired) = self.nets.get(key) else { return Place::default() };
+        let (current, is_outdated) = match network::stand(desired, &networks) {
+            Stand::Absent => return Place::default(),
+            Stand::There(network) => (Some(network.clone()), false),
+            Stand::Beside(network) => (Some(network.clone()), !desired.deleting),
+            Stand::InTheWay(old) if !desired.deleting && approved.contains(&network::break_step(desired, old).hash()) => (None, false),
+            Stand::InTheWay(network) => (Some(network.clone()), false),
+        };
+        let is_older = |n: &&Arc<Network>| current.as_ref().is_none_or(|current| n.id != current.id && n.name != current.name);
+        let mut older: BTreeMap<Name, Older> = networks.iter().filter(is_older).map(|n| (n.id.clone(), Older::default())).collect();
+        if let (Some(current), false) = (&current, older.is_empty()) {
+            self.fill_older(key, service, current, &mut older);
+        }
+        Place { current, older, is_outdated }
+    }
+
+    fn fill_older(&self, network: &ObjectKey, service: &ObjectKey, current: &Network, older: &mut BTreeMap<Name, Older>) {
+        let level = self.graph.level(service);
+        for user in self.users_of_network(network) {
+            let leaves_first = self.graph.level(&user) > level;
+            for container in self.containers_of(&user).iter().filter(|c| c.state.is_up()) {
+                let has_joined = container.networks.values().any(|a| a.network_id == current.id);
+                for attachment in container.networks.values() {
+                    let Some(older) = older.get_mut(&attachment.network_id) else { continue };
+                    if !has_joined {
+                        older.to_join.insert(container.name.clone());
+                    }
+                    if leaves_first {
+                        older.to_leave.insert(container.name.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Who may go on when somebody joined or left this network: its owner and, when it is replaced and the last one has joined its
+    /// successor, all who are in it: one after the other they leave.
+    pub(crate) fn movers(&self, network: &Name) -> Vec<ObjectKey> {
+        let owner = self.networks.get(network).and_then(|n| n.stamp.as_ref()).map(|s| &s.owner);
+        let Some((owner, desired)) = owner.and_then(|owner| self.nets.get_key_value(owner)) else { return Vec::new() };
+        if desired.deleting || matches!(network::stand(desired, &self.networks_of(owner)), Stand::InTheWay(_)) {
+            return vec![owner.clone()];
+        }
+        let place = self.place(owner, owner, &BTreeSet::new());
+        if place.older.is_empty() {
+            return Vec::new();
+        }
+        let mut movers = vec![owner.clone()];
+        if place.older.values().all(|older| older.to_join.is_empty()) {
+            movers.extend(self.users_of_network(owner));
+        }
+        movers
+    }
+
+    /// Networks that are not as wanted yet and may wait for an address range.
+    pub(crate) fn waiting_for_range(&self) -> Vec<ObjectKey> {
+        let waits = |desired: &DesiredNetwork| {
+            desired.subnet.is_some() && !matches!(network::stand(desired, &self.networks_of(&desired.key)), Stand::There(_))
+        };
+        self.nets.iter().filter(|(_, desired)| waits(desired)).map(|(key, _)| key.clone()).collect()
+    }
+
     pub(crate) fn network_view(&self, key: &ObjectKey) -> NetworkView {
         let networks = self.networks_of(key);
         let ids: BTreeSet<&Name> = networks.iter().map(|n| &n.id).collect();
@@ -119,6 +183,11 @@ impl Inner {
         }
         let engine_name = qm_plan::desired::engine_name(&key.namespace, &key.name);
         let name_taken = self.networks.values().find(|n| n.name == engine_name.as_str() && !ids.contains(&n.id)).map(|n| n.id.clone());
+        let names = self.networks.values().map(|n| &n.name).filter(|name| name.starts_with(&engine_name)).cloned().collect();
+        let subnet = self.nets.get(key).and_then(|n| n.subnet.as_deref());
+        let strangers = self.networks.values().filter(|n| !ids.contains(&n.id) && network::overlaps(subnet, n));
+        let is_ours = |n: &Network| n.stamp.as_ref().is_some_and(|s| self.networks_by_owner.contains_key(&s.owner));
+        let in_range = strangers.map(|n| (n.name.clone(), is_ours(n))).collect();
         // A service that is not being deleted still wants its networks; one that is, until its containers are gone.
         let wanted_by = self
             .users_of_network(key)
@@ -130,6 +199,8 @@ impl Inner {
         NetworkView {
             attached,
             name_taken,
+            names,
+            in_range,
             wanted_by,
             foreign_project: self.foreign_project(&key.namespace),
             gaps: self.engine_gap().into_iter().collect(),

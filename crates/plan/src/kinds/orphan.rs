@@ -46,7 +46,7 @@ pub fn plan_orphans(containers: &[Arc<Container>], networks: &[Arc<Network>], ap
     for network in networks {
         let Some(stamp) = &network.stamp else { continue };
         let mut step = Step {
-            action: Action::RemoveNetwork { network: network.id.clone() },
+            action: Action::RemoveNetwork { network: network.id.clone(), name: network.name.clone() },
             object: stamp.owner.clone(),
             slot: 0,
             cause: Cause::Orphan,

@@ -10,7 +10,7 @@ use qm_plan::check::check;
 use qm_plan::desired::{DesiredService, Files, MountSource, Rollout};
 use qm_plan::kinds::mini_service::{Context, Gate, plan_service};
 use qm_plan::leaf::spec_hash;
-use qm_plan::observed::{Attachment, Container, EngineHealth, Health, Image, Network, RunState, ServiceView};
+use qm_plan::observed::{Attachment, Container, EngineHealth, Health, Image, Network, Place, RunState, ServiceView};
 use qm_plan::own::is_healthy;
 use qm_plan::plan::{Plan, Revision};
 use qm_plan::stamp::Stamp;
@@ -35,6 +35,7 @@ pub(crate) struct Model {
     pub(crate) proven: BTreeSet<u64>,
     pub(crate) brake: Option<Wait>,
     pub(crate) settled_generation: u64,
+    pub(crate) settled_networks: BTreeSet<Name>,
     pub(crate) suspended: Option<String>,
     pub(crate) last: Plan,
     pub(crate) images: BTreeSet<Name>,
@@ -58,9 +59,14 @@ impl Model {
                 stamp: None,
                 project: None,
                 driver: "bridge".into(),
+                options: BTreeMap::new(),
+                subnets: Vec::new(),
+                gateway: None,
+                internal: false,
+                attachable: false,
                 created_at: Timestamp::default(),
             };
-            (Name::from(n), Some(Arc::new(network)))
+            (Name::from(n), Place { current: Some(Arc::new(network)), ..Place::default() })
         });
         let mut model = Self {
             view: ServiceView { networks: networks.into_iter().collect(), ..ServiceView::default() },
@@ -70,6 +76,7 @@ impl Model {
             proven: BTreeSet::new(),
             brake: None,
             settled_generation: 0,
+            settled_networks: BTreeSet::new(),
             suspended: None,
             last: Plan::default(),
             images: BTreeSet::new(),
@@ -123,6 +130,7 @@ impl Model {
             pinned_image: pinned_image.as_ref(),
             files_dir: "/data/files",
             settled_generation: self.settled_generation,
+            settled_networks: &self.settled_networks,
             pulled_generation: None,
             default_log_grows: true,
             suspended: self.suspended.clone(),
@@ -146,6 +154,7 @@ impl Model {
         self.last = plan.clone();
         if plan.steps.is_empty() {
             self.settled_generation = self.desired.generation;
+            self.settled_networks = self.view.networks.values().filter_map(|place| Some(place.current.as_ref()?.id.clone())).collect();
         }
         if let Some(revision) = &plan.revision {
             self.revisions.retain(|r| r.number != revision.number);
@@ -266,7 +275,7 @@ impl Model {
                 let old = self.at(&id).networks.insert(join.network_name.clone(), attachment(join));
                 assert!(old.is_none(), "connected twice");
             }
-            Action::Disconnect { container, network } => {
+            Action::Disconnect { container, name: network, .. } => {
                 assert!(self.at(container).networks.remove(network).is_some());
             }
             Action::Start { container } => {

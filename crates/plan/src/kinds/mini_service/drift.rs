@@ -1,5 +1,6 @@
 //! What can be put right on a container that stays: its networks, its limits, its restart policy.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use qm_api::mutant::{Mutant, planted};
@@ -8,7 +9,7 @@ use qm_api::name::Name;
 use super::Planner;
 use crate::desired::{DesiredAttachment, EngineResources, engine_name, restart_policy};
 use crate::leaf::engine_resources;
-use crate::observed::{Attachment, Container, Network};
+use crate::observed::{Attachment, Container, Network, Older, Place};
 use crate::plan::Plan;
 use crate::step::{Action, Cause, ContainerRef, Join, Step, Wait};
 
@@ -27,11 +28,13 @@ pub(super) fn plan_networks(planner: &Planner<'_>, slot: u32, container: &Contai
     if planted(Mutant::DetachedStays) {
         return steps;
     }
-    let mut wanted_names: Vec<Name> = Vec::new();
+    let mut settled: BTreeSet<Name> = BTreeSet::new();
     for wanted in &planner.spec.networks {
-        let network = planner.ctx.view.networks.get(&wanted.network).and_then(Option::as_ref);
+        let place = planner.ctx.view.networks.get(&wanted.network);
+        settled.extend(plan_move(planner, slot, container, wanted, &mut steps, plan));
+        let network = place.and_then(|p| p.current.as_ref());
         let target = join(planner, wanted, network);
-        wanted_names.push(target.network_name.clone());
+        settled.insert(target.network_name.clone());
         let found = container.networks.get(&target.network_name);
         let Some(network) = network else {
             let action = Action::Connect { container: ContainerRef::Id(container.id.clone()), join: target };
@@ -39,27 +42,111 @@ pub(super) fn plan_networks(planner: &Planner<'_>, slot: u32, container: &Contai
             steps.push(plan.push(Step { waits: vec![Wait::Network { name: wanted.network.clone() }], ..step }));
             continue;
         };
+        if is_moving(place, container) && found.is_none() {
+            // That move joins it.
+            continue;
+        }
         let Some(difference) = attachment_difference(planner, wanted, network, found) else { continue };
         let mut after = Vec::new();
         if let Some(found) = found {
-            // The engine finds the attachment of a network that is gone by its name only; of one that is there the id is unmistakable.
-            let is_there = planner.ctx.view.known_networks.contains(&found.network_id);
-            let network = if is_there { found.network_id.clone() } else { target.network_name.clone() };
-            let action = Action::Disconnect { container: container.id.clone(), network };
+            let network = attachment_ref(planner, &target.network_name, found);
+            let action = Action::Disconnect { container: container.id.clone(), network, name: target.network_name.clone() };
             after.push(plan.push(planner.step(slot, action, difference.clone())));
         }
         let action = Action::Connect { container: ContainerRef::Id(container.id.clone()), join: target };
         steps.push(plan.push(Step { after, ..planner.step(slot, action, difference) }));
     }
-    for name in container.networks.keys().filter(|name| !wanted_names.contains(name)) {
+    for name in container.networks.keys().filter(|name| !settled.contains(*name)) {
         let cause = match planner.difference("networks", name.to_string(), "not joined".to_owned()) {
             Cause::Changed { .. } => Cause::Leaves { network: name.to_string() },
             drift => drift,
         };
-        let action = Action::Disconnect { container: container.id.clone(), network: name.clone() };
+        let action = Action::Disconnect { container: container.id.clone(), network: name.clone(), name: name.clone() };
         steps.push(plan.push(planner.step(slot, action, cause)));
     }
     steps
+}
+
+/// A container that is to go and still serves moves with the others, or nobody in the new network would find it.
+pub(super) fn plan_moves(planner: &Planner<'_>, slot: u32, container: &Container, plan: &mut Plan) {
+    for wanted in &planner.spec.networks {
+        plan_move(planner, slot, container, wanted, &mut Vec::new(), plan);
+    }
+}
+
+/// Whether a container is in a network that another one takes the place of.
+fn is_moving(place: Option<&Place>, container: &Container) -> bool {
+    place.is_some_and(|place| container.networks.values().any(|a| place.older.contains_key(&a.network_id)))
+}
+
+/// Moves a container out of networks that another one takes the place of: it joins first and leaves when everybody has joined, so that
+/// at any time each is found by each. Gives the names of those that it leaves; pushes to `needed` what must come before its start.
+fn plan_move(
+    planner: &Planner<'_>,
+    slot: u32,
+    container: &Container,
+    wanted: &DesiredAttachment,
+    needed: &mut Vec<usize>,
+    plan: &mut Plan,
+) -> Vec<Name> {
+    let Some(place) = planner.ctx.view.networks.get(&wanted.network) else { return Vec::new() };
+    let target = join(planner, wanted, place.current.as_ref());
+    if place.is_outdated {
+        plan_coming_move(planner, slot, container, wanted, place, plan);
+    }
+    let mut left = Vec::new();
+    let mut joined: Option<usize> = None;
+    for (name, attachment) in &container.networks {
+        let Some(older) = place.older.get(&attachment.network_id) else { continue };
+        left.push(name.clone());
+        let to = match &place.current {
+            Some(network) => network.name.to_string(),
+            None => format!("the new {}", wanted.network),
+        };
+        let cause = Cause::Moves { from: name.to_string(), to };
+        let has_joined = container.networks.contains_key(&target.network_name);
+        if place.current.is_some() && !has_joined && joined.is_none() {
+            let action = Action::Connect { container: ContainerRef::Id(container.id.clone()), join: target.clone() };
+            joined = Some(plan.push(planner.step(slot, action, cause.clone())));
+        }
+        let waits = if container.state.is_up() { leaving_waits(place, older, name, container) } else { Vec::new() };
+        let action =
+            Action::Disconnect { container: container.id.clone(), network: attachment_ref(planner, name, attachment), name: name.clone() };
+        plan.push(Step { waits, after: joined.into_iter().collect(), ..planner.step(slot, action, cause) });
+    }
+    needed.extend(joined);
+    left
+}
+
+/// What a running container waits for before it leaves a network. Nothing, where the network must be broken.
+fn leaving_waits(place: &Place, older: &Older, name: &Name, container: &Container) -> Vec<Wait> {
+    let Some(current) = &place.current else { return Vec::new() };
+    if planted(Mutant::LeavesEarly) {
+        return Vec::new();
+    }
+    let others = |names: &BTreeSet<Name>| names.iter().filter(|name| **name != container.name).cloned().collect::<Vec<Name>>();
+    let (to_join, to_leave) = (others(&older.to_join), others(&older.to_leave));
+    if !to_join.is_empty() {
+        return vec![Wait::Joined { containers: to_join, network: current.name.clone() }];
+    }
+    if to_leave.is_empty() { Vec::new() } else { vec![Wait::LeftFirst { containers: to_leave, network: name.clone() }] }
+}
+
+/// The move that follows when the network's own plan has made the next one: for who reads the plan of everything.
+fn plan_coming_move(planner: &Planner<'_>, slot: u32, container: &Container, wanted: &DesiredAttachment, place: &Place, plan: &mut Plan) {
+    let Some(current) = place.current.as_ref().filter(|current| container.networks.contains_key(&current.name)) else { return };
+    let cause = Cause::Moves { from: current.name.to_string(), to: format!("the new {}", wanted.network) };
+    let waits = vec![Wait::Network { name: wanted.network.clone() }];
+    let connect = Action::Connect { container: ContainerRef::Id(container.id.clone()), join: join(planner, wanted, None) };
+    let connect = plan.push(Step { waits, ..planner.step(slot, connect, cause.clone()) });
+    let leave = Action::Disconnect { container: container.id.clone(), network: current.id.clone(), name: current.name.clone() };
+    plan.push(Step { after: vec![connect], ..planner.step(slot, leave, cause) });
+}
+
+/// What the engine finds an attachment by: of a network that is gone its name only, of one that is there the id is unmistakable.
+fn attachment_ref(planner: &Planner<'_>, name: &Name, attachment: &Attachment) -> Name {
+    let is_there = planner.ctx.view.known_networks.contains(&attachment.network_id);
+    if is_there { attachment.network_id.clone() } else { name.clone() }
 }
 
 fn attachment_difference(
@@ -70,6 +157,10 @@ fn attachment_difference(
 ) -> Option<Cause> {
     let name = &wanted.network;
     let Some(found) = found else {
+        // Nobody took it out of a network that was not there when all was as wanted.
+        if !planner.ctx.settled_networks.contains(&network.id) {
+            return Some(Cause::Joins { network: name.to_string() });
+        }
         return Some(match planner.difference("networks", "not joined".to_owned(), name.to_string()) {
             Cause::Changed { .. } => Cause::Joins { network: name.to_string() },
             drift => drift,

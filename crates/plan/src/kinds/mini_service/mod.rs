@@ -65,6 +65,8 @@ pub struct Context<'a> {
     pub files_dir: &'a str,
     /// The generation that was last recorded as done; a difference from an older one is a change, not drift.
     pub settled_generation: u64,
+    /// The ids of the networks that its containers were in when all was last as wanted.
+    pub settled_networks: &'a BTreeSet<Name>,
     /// The generation for which an image was pulled by this process.
     pub pulled_generation: Option<u64>,
     /// The engine's default logging driver is json-file, which never rotates by itself.
@@ -176,7 +178,7 @@ impl Planner<'_> {
             return None;
         }
         let mut before = after;
-        if matches!(container.state, RunState::Running | RunState::Restarting | RunState::Paused) {
+        if container.state.is_up() {
             let action = Action::Stop { container: container.id.clone(), grace_seconds: self.grace_seconds() };
             before = vec![plan.push(Step { waits: waits.clone(), after: before, ..self.step(slot, action, cause.clone()) })];
         }

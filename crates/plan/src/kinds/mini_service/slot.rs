@@ -43,6 +43,9 @@ pub(super) fn plan_slots(planner: &Planner<'_>, target: &Target, slots: BTreeMap
     let mut turns = Turns::of(planner, &slots);
     for slot in &slots {
         let rationed = turns.ration(planner, slot);
+        for old in slot.outdated.iter().filter(|old| may_serve(planner, old)) {
+            drift::plan_moves(planner, slot.number, old, plan);
+        }
         plan_slot(planner, target, slot, rationed, &mut volumes, plan);
     }
     plan.rollout = rollout::progress(planner, target, &slots);
@@ -380,9 +383,8 @@ fn changed_fields(a: &serde_json::Value, b: &serde_json::Value) -> Vec<String> {
 /// Taking the old ones down waits for all that the new one waits for, and until it is ready to start: no gap that could be avoided, and
 /// none at all when the new one cannot even be made.
 fn stop_outdated(planner: &Planner<'_>, slot: &Slot<'_>, waits: &[Wait], ready: &[usize], plan: &mut Plan) -> Vec<usize> {
-    let runs = |old: &Container| matches!(old.state, RunState::Running | RunState::Restarting | RunState::Paused);
     let mut stops = Vec::new();
-    for old in slot.outdated.iter().filter(|old| runs(old)) {
+    for old in slot.outdated.iter().filter(|old| old.state.is_up()) {
         let action = Action::Stop { container: old.id.clone(), grace_seconds: planner.grace_seconds() };
         let step = planner.step(slot.number, action, Cause::Superseded);
         stops.push(plan.push(Step { waits: waits.to_vec(), after: ready.to_vec(), ..step }));
@@ -434,7 +436,7 @@ fn joins(planner: &Planner<'_>) -> (Vec<Wait>, Vec<Join>) {
         .networks
         .iter()
         .map(|wanted| {
-            let network = planner.ctx.view.networks.get(&wanted.network).and_then(Option::as_ref);
+            let network = planner.ctx.view.networks.get(&wanted.network).and_then(|place| place.current.as_ref());
             if network.is_none() {
                 waits.push(Wait::Network { name: wanted.network.clone() });
             }
