@@ -17,7 +17,7 @@ use qm_plan::check::check;
 use qm_plan::desired::{DesiredNetwork, DesiredService, Files, Form, MountSource};
 use qm_plan::kinds::mini_service::{Context, Gate, plan_service};
 use qm_plan::kinds::network::{NetworkView, plan_network};
-use qm_plan::observed::{Image, ServiceView};
+use qm_plan::observed::{Image, Place, ServiceView};
 use qm_plan::plan::Plan;
 use qm_source::{Attachment, Manifest, References, RelPath, scan_once};
 
@@ -111,7 +111,7 @@ fn nothing_but_images(service: &DesiredService) -> ServiceView {
         _ => None,
     });
     ServiceView {
-        networks: spec.networks.iter().map(|attachment| (attachment.network.clone(), None)).collect(),
+        networks: spec.networks.iter().map(|attachment| (attachment.network.clone(), Place::default())).collect(),
         volumes: volumes.collect(),
         image: Some(Image::Present { id: "sha256:0123".into(), has_healthcheck: false, volumes: Vec::new() }),
         ..ServiceView::default()
@@ -155,7 +155,7 @@ fn plan(example: &Example) -> Planned {
     services.sort_by_key(|s| (graph.level(&s.key), s.key.clone()));
     let mut whole = Plan::default();
     for network in &networks {
-        whole.append(plan_network(network, &NetworkView::default(), &instance, None));
+        whole.append(plan_network(network, &NetworkView::default(), &instance, &BTreeSet::new(), None));
     }
     for service in &services {
         let view = nothing_but_images(service);
@@ -170,12 +170,14 @@ fn plan(example: &Example) -> Planned {
             revisions: &[],
             pinned_image: None,
             settled_generation: 0,
+            settled_networks: &BTreeSet::new(),
             pulled_generation: None,
             default_log_grows: true,
             suspended: None,
             restart: None,
             brake: None,
             dependents_leaving: Vec::new(),
+            not_adoptable: Vec::new(),
             files_dir: "/files",
         };
         whole.append(plan_service(service, &context));

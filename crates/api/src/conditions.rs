@@ -161,6 +161,10 @@ pub enum Reason {
     NamespaceInUse,
     /// Something foreign has the name that we need.
     NameConflict,
+    /// What somebody else made is ours from now on, as it is.
+    Adopted,
+    /// What is to be adopted is not there.
+    AdoptionMissing,
     /// A network that is needed is not there yet.
     NetworkMissing,
     /// A network is in use and must be broken to be replaced.

@@ -133,6 +133,9 @@ pub fn admit(inputs: &[Arc<SourceInput>], last: &LastGood) -> (Admission, LastGo
     (admission, next)
 }
 
+/// Before manifests are stored once more that met somebody else's write.
+const AFTER_CONFLICT: std::time::Duration = std::time::Duration::from_millis(5);
+
 /// Applies for ever: whenever a source changes, an object is gone, or somebody approved something.
 pub async fn run(controller: Arc<Controller>, sources: Arc<Sources>) {
     *sources.last_good.lock().unwrap_or_else(PoisonError::into_inner) = remembered(&controller.store.snapshot());
@@ -142,6 +145,12 @@ pub async fn run(controller: Arc<Controller>, sources: Arc<Sources>) {
             match controller.apply(&sources, &inputs).await {
                 Ok(()) => retry = std::time::Duration::from_millis(200),
                 Err(_) if planted(Mutant::StoreErrorSwallowed) => {}
+                // A status was written in between: nothing is wrong, and the next look has it.
+                Err(error @ StoreError::Conflict { .. }) => {
+                    tracing::debug!(error = %error, "the manifests are stored once more");
+                    tokio::time::sleep(AFTER_CONFLICT).await;
+                    continue;
+                }
                 Err(error) => {
                     tracing::warn!(error = %error, "the manifests could not be stored; they will be again");
                     tokio::time::sleep(retry).await;

@@ -96,6 +96,7 @@ impl Controller {
         files_dir: String,
     ) -> Self {
         let revisions = load_revisions(&store);
+        crate::adopt::load(&store.snapshot(), &world);
         let events = Arc::new(Events::new(store.clone(), clock.clone()));
         Self {
             world,
@@ -115,6 +116,7 @@ impl Controller {
     /// Reads the revisions of the store again: for a shadow that was filled after it was made.
     pub(crate) fn reloaded(self) -> Self {
         *self.revisions.lock().unwrap_or_else(PoisonError::into_inner) = load_revisions(&self.store);
+        crate::adopt::load(&self.store.snapshot(), &self.world);
         self
     }
 
@@ -156,7 +158,7 @@ impl Controller {
     ///
     /// # Errors
     /// When the store refuses.
-    async fn put_revision(&self, key: &ObjectKey, record: RevisionRecord) -> Result<(), StoreError> {
+    pub(crate) async fn put_revision(&self, key: &ObjectKey, record: RevisionRecord) -> Result<(), StoreError> {
         let now = self.clock.wall();
         let object_key = records::revision_key(key, record.revision.number);
         let spec = serde_json::to_value(&record).expect("a revision is plain data");
@@ -273,7 +275,8 @@ impl Controller {
         let revisions = list.iter().map(|r| records::revision_key(key, r.revision.number));
         let others = [records::PENDING_RELOAD, records::EPOCH, records::ROLLBACK]
             .map(|kind| ObjectKey::new(kind, key.namespace.clone(), key.name.clone()));
-        for record in revisions.chain(others) {
+        self.world.forget_adopted(key);
+        for record in revisions.chain(others).chain([records::adoption_key(key)]) {
             if snapshot.get(&record).is_some() {
                 tx.delete(record, Precondition::default(), now);
                 any = true;

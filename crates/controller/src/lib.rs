@@ -3,6 +3,7 @@
 //! Owns the queue, the mirror of the engine, probes, the executor and the one status writer. It decides nothing that `plan` could
 //! decide. Every clock, id and connection is injected. Start at [`run`].
 
+mod adopt;
 pub mod apply;
 pub mod clock;
 pub mod controller;

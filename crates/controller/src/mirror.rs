@@ -280,7 +280,7 @@ impl<'a> Follower<'a> {
         let lost = |error: &DockerError| matches!(error, DockerError::Unreachable(_)).then(|| error.line());
         match looked {
             Looked::Container(id, Ok(container)) => {
-                let found = container.map(|c| {
+                let found = container.map(|c| self.world.as_adopted(c)).map(|c| {
                     let listed: Listed = as_listed(&c, c.project.clone());
                     let ours = c.stamp.as_ref().is_some_and(|s| s.is_of(&self.world.instance));
                     (ours.then_some(c), listed)
@@ -395,7 +395,7 @@ pub(crate) async fn list(docker: &Docker, world: &World) -> Result<Listing, Dock
     let mut listing = Listing { networks: docker.list_networks().await?, volumes: docker.list_volumes().await?, ..Listing::default() };
     let all = docker.list_containers().await?;
     let (ours, others): (Vec<Listed>, Vec<Listed>) =
-        all.into_iter().partition(|c| c.stamp.as_ref().is_some_and(|s| s.is_of(&world.instance)));
+        all.into_iter().partition(|c| c.stamp.as_ref().is_some_and(|s| s.is_of(&world.instance)) || world.adopted(&c.id).is_some());
     listing.others = others;
     let inspects = ours.into_iter().map(|row| async move {
         let answer = docker.inspect_container(&row.id).await;
@@ -404,11 +404,11 @@ pub(crate) async fn list(docker: &Docker, world: &World) -> Result<Listing, Dock
     let mut inspects = futures_util::stream::iter(inspects).buffer_unordered(PARALLEL);
     while let Some((row, answer)) = inspects.next().await {
         match answer {
-            Ok(Some(container)) => listing.ours.push(container),
+            Ok(Some(container)) => listing.ours.push(world.as_adopted(container)),
             Ok(None) => {}
             Err(error @ DockerError::Unreachable(_)) => return Err(error),
             Err(error) => {
-                if let Some(stamp) = row.stamp {
+                if let Some(stamp) = row.stamp.or_else(|| world.adopted(&row.id)) {
                     listing.failed.push((row.id, stamp.owner, error.line()));
                 }
             }

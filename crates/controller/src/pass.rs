@@ -18,6 +18,7 @@ use qm_plan::plan::{Finding, Plan, Progress, ProgressState};
 use qm_plan::step::Wait;
 use qm_store::{Durability, Precondition, StoreError};
 
+use crate::adopt::AdoptError;
 use crate::controller::Controller;
 use crate::docker::error::Retry;
 use crate::events::EventType;
@@ -96,6 +97,15 @@ impl Controller {
             return Ok(Next::At(self.clock.mono_ms() + RESYNC_MS));
         };
         self.look_up_images(key, &desired).await;
+        if let Err(error) = self.adopt_containers(object, &desired).await {
+            match error {
+                AdoptError::Store(error) => return Err(error),
+                AdoptError::Docker(error) => {
+                    self.world.set_trouble(key, Some(error.trouble()));
+                    return Ok(self.back_off(key));
+                }
+            }
+        }
         let plan = self.plan_service(object, &desired);
         let next = self.carry_out(key, object, plan).await?;
         self.finish_reload(key).await?;
@@ -157,6 +167,11 @@ impl Controller {
             .collect();
         let networks = view.networks.values().filter_map(|place| Some(place.current.as_ref()?.id.clone()));
         self.remember(key, |m| m.seen_networks = networks.collect());
+        let not_adoptable = if revisions.is_empty() && view.containers.is_empty() {
+            desired.adopt.iter().filter(|name| !inner.names.contains_key(*name)).cloned().collect()
+        } else {
+            Vec::new()
+        };
         let pinned = pinned(desired, &revisions);
         let pinned_image = pinned.and_then(|id| inner.images.get(id)).cloned();
         drop(inner);
@@ -177,6 +192,7 @@ impl Controller {
             restart: restart.as_ref(),
             brake: self.brake(key, desired, &memory),
             dependents_leaving,
+            not_adoptable,
         };
         plan_service(desired, &context)
     }
@@ -199,6 +215,10 @@ impl Controller {
     }
 
     async fn pass_network(self: &Arc<Self>, object: &Arc<Object>) -> Result<Next, StoreError> {
+        let desired = self.world.lock().nets.get(&object.key).cloned();
+        if let Some(desired) = desired {
+            self.adopt_network(&desired).await?;
+        }
         let plan = self.plan_network(object);
         self.carry_out(&object.key, object, plan).await
     }

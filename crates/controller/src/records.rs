@@ -16,6 +16,8 @@ pub const REVISION: &str = "Revision";
 pub const PENDING_RELOAD: &str = "PendingReload";
 /// Kind: why a service does not run the revision that its manifest says, named after the service.
 pub const ROLLBACK: &str = "Rollback";
+/// Kind: what was adopted for an object, named `<kind>.<name>` after it.
+pub const ADOPTION: &str = "Adoption";
 /// Kind: how often a node was lost and changed, named after its service.
 pub const EPOCH: &str = "Epoch";
 /// Kind: the content of a file that specs refer to, named by its digest; no namespace.
@@ -119,6 +121,32 @@ pub fn rollback(snapshot: &Snapshot, service: &ObjectKey) -> Option<RollbackReco
             None
         }
     }
+}
+
+/// What was adopted for one object, by the engine's ids: their stamps, which are not in the engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AdoptionRecord {
+    /// The stamps.
+    pub things: BTreeMap<Name, AdoptedStamp>,
+}
+
+/// The stamp of something adopted, without its owner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AdoptedStamp {
+    /// Its slot; 0 for a network.
+    pub slot: u32,
+    /// The spec-hash that it would have, had it been made from a manifest.
+    pub spec_hash: Name,
+    /// The image reference; empty for a network.
+    #[serde(default)]
+    pub image: Name,
+}
+
+/// The key of the adoption record of an object.
+pub fn adoption_key(object: &ObjectKey) -> ObjectKey {
+    ObjectKey::new(ADOPTION, object.namespace.clone(), format!("{}.{}", object.kind, object.name))
 }
 
 /// A stored pending reload.

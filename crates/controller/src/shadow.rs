@@ -102,6 +102,7 @@ async fn plan_inputs(shadow: &Controller, inputs: Vec<Arc<SourceInput>>, only: O
             }
         }
     }
+    adopt(shadow).await?;
     let mut plan = plan_all(shadow);
     if let Some(only) = only {
         let wanted = |key: &ObjectKey| {
@@ -114,6 +115,21 @@ async fn plan_inputs(shadow: &Controller, inputs: Vec<Arc<SourceInput>>, only: O
         plan.findings.push(Finding { object, reason: qm_api::conditions::Reason::PruneHeld, message: held.message.clone(), stalls: false });
     }
     Ok(plan)
+}
+
+/// What would be adopted is adopted in the shadow: the engine is only read.
+async fn adopt(shadow: &Controller) -> Result<(), AskError> {
+    let unavailable = |error: String| AskError::Unavailable(error);
+    let networks: Vec<_> = shadow.world.lock().nets.values().cloned().collect();
+    for network in networks {
+        shadow.adopt_network(&network).await.map_err(|e| unavailable(e.to_string()))?;
+    }
+    let objects: Vec<_> = shadow.store.snapshot().list(SERVICE, None).cloned().collect();
+    for object in objects {
+        let Some(desired) = shadow.world.service(&object.key) else { continue };
+        shadow.adopt_containers(&object, &desired).await.map_err(|e| unavailable(e.to_string()))?;
+    }
+    Ok(())
 }
 
 /// The part of a plan that concerns some objects; steps of one object never need those of another.

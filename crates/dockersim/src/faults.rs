@@ -21,6 +21,8 @@ pub struct Call {
     pub occurrence: u64,
     /// Whether it may change the engine: POST, PUT and DELETE, without those of `exec`, `wait` and `attach`.
     pub is_write: bool,
+    /// The container that a body names: of those that join or leave a network. Empty elsewhere.
+    pub container: String,
 }
 
 /// What happens to a call.

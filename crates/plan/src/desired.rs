@@ -43,6 +43,8 @@ pub struct DesiredService {
     pub rollout: Rollout,
     /// What somebody else changed is put back, or only told.
     pub drift: DriftMode,
+    /// Containers to adopt, by name: the first for the first replica, and so on.
+    pub adopt: Vec<Name>,
 }
 
 /// Which revision a service should run: the one that its manifest says, unless that one failed.
@@ -299,6 +301,8 @@ pub struct DesiredNetwork {
     pub attachable: bool,
     /// The user's labels.
     pub labels: BTreeMap<String, String>,
+    /// The network to adopt, by its engine name.
+    pub adopt: Option<Name>,
 }
 
 /// Why a stored object cannot be turned into something wanted.
@@ -365,6 +369,7 @@ impl DesiredService {
             key,
             rollout: Rollout::Wanted,
             drift: spec.drift.as_ref().and_then(|drift| drift.mode).unwrap_or_default(),
+            adopt: adopted_names(object),
         })
     }
 
@@ -441,12 +446,29 @@ impl DesiredNetwork {
             internal: spec.internal.unwrap_or(false),
             attachable: spec.attachable.unwrap_or(false),
             labels: texts(&spec.labels),
+            adopt: adopted_names(object).into_iter().next(),
         })
     }
 }
 
+/// Annotation: names of containers, or of a network, that were made by somebody else and are to be taken over as they are.
+pub const ADOPT: &str = "quaymaster.dev/adopt";
+
+fn adopted_names(object: &Object) -> Vec<Name> {
+    let list = object.meta.annotations.get(ADOPT).map(Name::as_str).unwrap_or_default();
+    list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(Name::from).collect()
+}
+
 fn texts(map: &BTreeMap<String, qm_api::spec::quantity::Scalar>) -> BTreeMap<String, String> {
     map.iter().map(|(k, v)| (k.clone(), v.0.clone())).collect()
+}
+
+/// The form of a container that somebody else made, from what it would be in a manifest: to be held against a service's own.
+///
+/// # Errors
+/// When it refers to a file: what was described from a running container never does.
+pub fn described_form(key: &ObjectKey, spec: &Container) -> Result<DesiredContainer, DesiredError> {
+    container_form(key, spec, &Files::new())
 }
 
 fn container_form(key: &ObjectKey, spec: &Container, files: &Files) -> Result<DesiredContainer, DesiredError> {

@@ -113,6 +113,8 @@ pub struct Container {
     pub restart_policy: Name,
     /// Volumes without a name of their own: where they appear, and their generated name.
     pub anonymous_volumes: BTreeMap<String, String>,
+    /// Somebody else made it, and it was adopted: it has no stamp of its own, and keeps its name and what no manifest can say.
+    pub adopted: bool,
     /// Whether the files that go in before the start were written (only known while we live; see `kinds::mini_service`).
     pub inspected: bool,
 }
@@ -256,6 +258,8 @@ pub struct ServiceView {
     pub networks: BTreeMap<Name, Place>,
     /// Ids of networks that its containers are attached to and that are still there.
     pub known_networks: BTreeSet<Name>,
+    /// Those of them that are ours.
+    pub our_networks: BTreeSet<Name>,
     /// Which of the volumes it needs are there.
     pub volumes: BTreeMap<String, bool>,
     /// What is known of its image reference; `None` when nobody looked yet.

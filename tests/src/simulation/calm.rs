@@ -10,7 +10,7 @@ use qm_dockersim::Engine;
 use qm_dockersim::Now;
 use serde_json::{Value, json};
 
-use super::judge::{INSTANCE, Real, ask, containers, is_healthy};
+use super::judge::{INSTANCE, Real, ask, containers, fits, is_healthy};
 use super::stage::{Stage, because};
 use super::town::{Conduct, Id, MISSING_IMAGE, Service, Town};
 
@@ -48,6 +48,7 @@ pub async fn converge(stage: &mut Stage, town: &Town, events_were_true: bool) {
         } else {
             right_since = None;
             if now > deadline {
+                log_plan(stage).await;
                 let mut judge = stage.judge();
                 for text in missing.into_iter().take(6) {
                     judge.violation(format!("never right: {text}"));
@@ -71,6 +72,19 @@ pub async fn converge(stage: &mut Stage, town: &Town, events_were_true: bool) {
     let took_ms = right_since.unwrap_or(calm_since) - calm_since;
     stage.shared.log(&format!("== everything is right after {took_ms} ms of calm"));
     nothing_to_do(stage, town).await;
+}
+
+/// What the operator would do and what it waits for: where to look first when it is never right.
+async fn log_plan(stage: &mut Stage) {
+    let (_, plan) = stage.api("POST", "/quaymaster/v1/plan", Some(json!({}))).await;
+    for step in plan["plan"]["steps"].as_array().into_iter().flatten() {
+        let object = &step["object"];
+        let line = format!(
+            "   plan: {} {}/{}.{} {} waits: {}",
+            step["verb"], object["namespace"], object["name"], step["slot"], step["causeText"], step["waits"]
+        );
+        stage.shared.log(&line);
+    }
 }
 
 /// Services that cannot come up, or are braked, keep those who need them waiting for as long as they are tried; pulls have their own
@@ -135,6 +149,22 @@ async fn approve_what_is_held(stage: &mut Stage) {
     for hash in held {
         let mut body = because("meant");
         body["stepHash"] = hash.into();
+        stage.act("/actions/approve", body).await;
+    }
+    approve_breaks(stage).await;
+}
+
+/// A person looks at the plan and approves the networks that must be broken.
+pub async fn approve_breaks(stage: &mut Stage) {
+    let (_, plan) = stage.api("POST", "/quaymaster/v1/plan", Some(json!({}))).await;
+    let steps = plan["plan"]["steps"].as_array().into_iter().flatten();
+    let asked = steps.filter(|s| s["verb"] == "remove-network" && s["needsApproval"] == true && s["causeText"] != "orphan");
+    for step in asked {
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let mut body = because("it may break");
+        body["stepHash"] = step["hash"].clone();
+        // The answer may be lost: approved is what was asked for.
+        stage.judge().approved_breaks.insert((text(&step["object"]["namespace"]), text(&step["object"]["name"])));
         stage.act("/actions/approve", body).await;
     }
 }
@@ -210,7 +240,7 @@ async fn what_is_wrong(stage: &mut Stage, town: &Town) -> Vec<String> {
             wrong.push(format!("{} is left of a service that is gone", container.name));
         }
     }
-    wrong.extend(networks_wrong(town, &networks, &left_over));
+    wrong.extend(networks_wrong(town, &all, &networks, &left_over));
     for id in statuses.keys().filter(|id| !town.services.contains_key(*id)) {
         wrong.push(format!("{}/{} is still in the store", id.0, id.1));
     }
@@ -233,6 +263,11 @@ fn really(engine: &mut Engine, now: Now, town: &Town) -> (Vec<Real>, BTreeSet<St
         .map(|c| c.id.clone())
         .collect();
     let (_, networks) = ask(engine, now, "GET", "/networks", &[], &Value::Null);
+    // Later ones of one network have other names: whoever is in the one that is wanted now is in it under its first name.
+    for container in &mut all {
+        container.networks =
+            std::mem::take(&mut container.networks).into_iter().map(|(name, ip)| (plain(town, &networks, &name), ip)).collect();
+    }
     (all, healthy, networks)
 }
 
@@ -392,12 +427,36 @@ fn gates_open(service: &Service, statuses: &BTreeMap<Id, Value>) -> bool {
     service.edges.iter().all(|e| e.gate() != "Wait" || statuses.get(&e.on).is_some_and(|s| s["usable"] == true))
 }
 
-fn networks_wrong(town: &Town, networks: &Value, left_over: &BTreeSet<String>) -> Vec<String> {
-    let mut wanted: BTreeSet<String> = town.networks.iter().map(|(ns, n)| format!("{ns}_{n}")).collect();
+/// The first name of a network of ours that is as it is wanted now; any other network keeps its own.
+fn plain(town: &Town, networks: &Value, name: &str) -> String {
+    let found = networks.as_array().into_iter().flatten().find(|n| n["Name"] == name && n["Labels"]["quaymaster.dev/instance"] == INSTANCE);
+    match found {
+        Some(network) if fits(town, network) => {
+            let label = |key: &str| network["Labels"][format!("quaymaster.dev/{key}")].as_str().unwrap_or_default().to_owned();
+            format!("{}_{}", label("namespace"), label("name"))
+        }
+        _ => name.to_owned(),
+    }
+}
+
+fn networks_wrong(town: &Town, all: &[Real], networks: &Value, left_over: &BTreeSet<String>) -> Vec<String> {
+    let mut wanted: BTreeSet<String> = town.networks.keys().map(|(ns, n)| format!("{ns}_{n}")).collect();
     wanted.extend(town.services.iter().filter(|(_, s)| s.networks.is_empty()).map(|((ns, _), _)| format!("{ns}_default")));
     let is_ours = |n: &&Value| n["Labels"]["quaymaster.dev/instance"] == INSTANCE;
-    let mut found: Vec<String> =
-        networks.as_array().into_iter().flatten().filter(is_ours).map(|n| n["Name"].as_str().unwrap_or_default().to_owned()).collect();
+    // An orphan that nobody removes keeps the network that it is in.
+    let is_orphan = |c: &&Real| left_over.contains(&c.id) && !town.services.contains_key(&c.owner());
+    let is_held = |n: &Value| {
+        let name = n["Name"].as_str().unwrap_or_default();
+        !fits(town, n) && all.iter().filter(is_orphan).any(|c| c.networks.contains_key(name))
+    };
+    let mut found: Vec<String> = networks
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(is_ours)
+        .filter(|n| !is_held(n))
+        .map(|n| plain(town, networks, n["Name"].as_str().unwrap_or_default()))
+        .collect();
     found.sort();
     found.retain(|name| wanted.contains(name) || !left_over.contains(name));
     let expected: Vec<String> = wanted.into_iter().collect();

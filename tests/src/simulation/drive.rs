@@ -226,8 +226,10 @@ impl Play {
                 if self.town.emptied {
                     return;
                 }
-                let what = self.town.change(&mut Rng::new(choice));
-                self.stage.shared.log(&format!("   {what}"));
+                let mut rng = Rng::new(choice);
+                let range = self.town.change_range(&rng);
+                let what = self.town.change(&mut rng);
+                self.stage.shared.log(&format!("   {what} {}", range.unwrap_or_default()));
                 self.write();
             }
             // Nobody reaches an engine that is away.
@@ -423,7 +425,10 @@ impl Play {
                     self.stage.judge().note_restart([id], now);
                 }
             }
-            8 => drop(self.stage.act(&format!("{on}/retry"), because("again")).await),
+            8 => {
+                self.stage.act(&format!("{on}/retry"), because("again")).await;
+                calm::approve_breaks(&mut self.stage).await;
+            }
             _ => drop(self.stage.act(&format!("{on}/reconcile"), because("look")).await),
         }
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use qm_dockersim::{Call, Engine, Listening, Now, Reply, Request};
 use serde_json::Value;
 
-use super::town::{Check, Conduct, Id, PORT, Service, Town};
+use super::town::{Check, Conduct, Id, PORT, RANGES, Service, Town};
 
 /// The instance under test.
 pub const INSTANCE: &str = "sim";
@@ -15,6 +15,8 @@ const PICTURE_MS: u64 = 75_000;
 /// How long what was begun before a suspension may take to its end, in milliseconds: a replacement is not left half done, and each of its
 /// calls may be slow.
 const BEGUN_MS: u64 = 120_000;
+/// How old the operator's picture of who is in which network may be, in milliseconds.
+const MOVE_MS: u64 = 10_000;
 /// How long after something changed a rule about it does not count, in milliseconds: what was begun before may end.
 const SETTLE_MS: u64 = 1_000;
 
@@ -146,6 +148,21 @@ pub fn is_healthy(engine: &mut Engine, now: Now, service: &Service, container: &
     }
 }
 
+/// The Network that a network of ours is for.
+fn network_id(network: &Value) -> Id {
+    let label = |key: &str| network["Labels"][format!("quaymaster.dev/{key}")].as_str().unwrap_or_default().to_owned();
+    (label("namespace"), label("name"))
+}
+
+/// Whether a network of ours is as the manifests want it: nothing but the range ever changes here.
+pub fn fits(town: &Town, network: &Value) -> bool {
+    let range = network["IPAM"]["Config"][0]["Subnet"].as_str().unwrap_or_default();
+    match town.networks.get(&network_id(network)) {
+        Some(Some(wanted)) => range == wanted,
+        Some(None) | None => !range.starts_with(RANGES),
+    }
+}
+
 /// A suspension that was answered.
 #[derive(Clone, Debug)]
 pub struct Suspension {
@@ -182,6 +199,13 @@ pub struct Judge {
     twins: BTreeSet<String>,
     /// Services that nobody may write to until something happens: the store was lost while they were as wanted.
     pub still: BTreeSet<Id>,
+    /// Networks that a person let break.
+    pub approved_breaks: BTreeSet<Id>,
+    /// Networks that were withdrawn at some time: those that are still there go with what was withdrawn.
+    withdrawn: BTreeSet<Id>,
+    /// Since when a running container has been in a network that is replaced and not in the one that takes its place: by the ids of the
+    /// container and of the network.
+    unmoved: BTreeMap<(String, String), u64>,
     /// What was found.
     pub violations: Vec<String>,
     changed_at: BTreeMap<Id, u64>,
@@ -211,6 +235,14 @@ impl Judge {
                 self.changed_at.insert(id, now.mono_ms);
             }
         }
+        for (id, range) in &self.town.networks {
+            if !town.networks.contains_key(id) {
+                self.withdrawn.insert(id.clone());
+            }
+            if town.networks.get(id) != Some(range) {
+                self.changed_at.insert(id.clone(), now.mono_ms);
+            }
+        }
         self.town = town.clone();
         self.still.clear();
     }
@@ -226,9 +258,11 @@ impl Judge {
         now.mono_ms - self.changed_at.get(id).copied().unwrap_or(0).min(now.mono_ms)
     }
 
-    /// Looks at who really is healthy.
+    /// Looks at who really is healthy, and who is where.
     pub fn look(&mut self, engine: &mut Engine, now: Now) {
-        for container in containers(engine, now).iter().filter(|c| c.is_ours()) {
+        let all = containers(engine, now);
+        self.look_at_moves(engine, &all, now);
+        for container in all.iter().filter(|c| c.is_ours()) {
             let id = container.owner();
             let Some(service) = self.town.services.get(&id).cloned() else { continue };
             if is_healthy(engine, now, &service, container) {
@@ -240,6 +274,57 @@ impl Judge {
             for (target, volume) in &container.anonymous {
                 self.volumes.insert((id.clone(), container.slot(), target.clone()), volume.clone());
             }
+        }
+    }
+
+    fn look_at_moves(&mut self, engine: &mut Engine, all: &[Real], now: Now) {
+        let (_, networks) = ask(engine, now, "GET", "/networks", &[], &Value::Null);
+        let ours: Vec<&Value> =
+            networks.as_array().into_iter().flatten().filter(|n| n["Labels"]["quaymaster.dev/instance"] == INSTANCE).collect();
+        let mut unmoved = BTreeMap::new();
+        for old in ours.iter().filter(|n| !fits(&self.town, n)) {
+            let id = network_id(old);
+            let Some(new) = ours.iter().find(|n| network_id(n) == id && fits(&self.town, n)) else { continue };
+            let name = |n: &Value| n["Name"].as_str().unwrap_or_default().to_owned();
+            let is_unmoved = |c: &&Real| {
+                let uses = self.town.services.get(&c.owner()).is_some_and(|s| c.owner().0 == id.0 && s.networks.contains(&id.1));
+                uses && c.state == "running" && c.networks.contains_key(&name(old)) && !c.networks.contains_key(&name(new))
+            };
+            for container in all.iter().filter(|c| c.is_ours()).filter(is_unmoved) {
+                let key = (container.id.clone(), old["Id"].as_str().unwrap_or_default().to_owned());
+                let since = self.unmoved.get(&key).copied().unwrap_or(now.mono_ms);
+                unmoved.insert(key, since);
+            }
+        }
+        self.unmoved = unmoved;
+    }
+
+    /// Whoever leaves a network that is replaced is not found any more by those who have not joined the next one.
+    fn before_leaving(&mut self, engine: &mut Engine, network: &Value, call: &Call, what: &str, now: Now) {
+        let id = network_id(network);
+        let leaver = call.container.as_str();
+        let network_id = network["Id"].as_str().unwrap_or_default();
+        let is_new = |owner: &Id| self.unchanged_for(owner, now) < MOVE_MS;
+        if fits(&self.town, network) || is_new(&id) || self.withdrawn.contains(&id) || self.town.broken.contains_key(&id.0) {
+            return;
+        }
+        let all = containers(engine, now);
+        let owner_of = |id: &str| all.iter().find(|c| c.id == id).map(Real::owner).unwrap_or_default();
+        let left: Vec<String> = self
+            .unmoved
+            .iter()
+            .filter(|((container, of), since)| {
+                of == network_id && container != leaver && !is_new(&owner_of(container)) && **since + MOVE_MS < now.mono_ms
+            })
+            .map(|((container, _), _)| container[..12].to_owned())
+            .collect();
+        let owner = all.iter().find(|c| c.id == leaver && c.state == "running").map(Real::owner);
+        // Who has no business in it goes whenever he wants.
+        let moves = owner.is_some_and(|owner| {
+            self.unchanged_for(&owner, now) >= MOVE_MS && self.town.services.get(&owner).is_some_and(|s| s.networks.contains(&id.1))
+        });
+        if moves && !left.is_empty() {
+            self.violation(format!("a container leaves {}/{} while {} have not joined its successor: {what}", id.0, id.1, left.join(", ")));
         }
     }
 
@@ -255,8 +340,17 @@ impl Judge {
         match (call.method.as_str(), parts.as_slice()) {
             ("POST", ["containers" | "networks" | "volumes", "create"]) => {}
             ("DELETE", ["volumes", name]) => self.violation(format!("a volume is removed: {name} ({what})")),
-            ("DELETE", ["networks", id]) => self.before_network(engine, id, &what, now),
-            ("POST", ["networks", id, "connect" | "disconnect"]) => self.before_network(engine, id, &what, now),
+            ("DELETE", ["networks", id]) => {
+                if let Some(network) = self.before_network(engine, id, &what, now) {
+                    self.before_breaking(engine, &network, &what, now);
+                }
+            }
+            ("POST", ["networks", id, "connect"]) => drop(self.before_network(engine, id, &what, now)),
+            ("POST", ["networks", id, "disconnect"]) => {
+                if let Some(network) = self.before_network(engine, id, &what, now) {
+                    self.before_leaving(engine, &network, call, &what, now);
+                }
+            }
             (method, ["containers", id, rest @ ..]) => {
                 let verb = if method == "DELETE" { "remove" } else { rest.first().copied().unwrap_or_default() };
                 self.before_container(engine, id, verb, call, &what, now);
@@ -277,13 +371,29 @@ impl Judge {
         }
     }
 
-    fn before_network(&mut self, engine: &mut Engine, id: &str, what: &str, now: Now) {
+    /// Gives the network, where it is there and ours.
+    fn before_network(&mut self, engine: &mut Engine, id: &str, what: &str, now: Now) -> Option<Value> {
         let (status, network) = ask(engine, now, "GET", &format!("/networks/{id}"), &[], &Value::Null);
         if status != 200 {
-            return;
+            return None;
         }
         if network["Labels"]["quaymaster.dev/instance"] != INSTANCE {
             self.violation(format!("a foreign network is touched: {what}"));
+            return None;
+        }
+        Some(network)
+    }
+
+    /// A network goes when its successor is there, or when a person let it break.
+    fn before_breaking(&mut self, engine: &mut Engine, network: &Value, what: &str, now: Now) {
+        let id = network_id(network);
+        if !self.town.networks.contains_key(&id) || self.withdrawn.contains(&id) || self.approved_breaks.contains(&id) {
+            return;
+        }
+        let (_, all) = ask(engine, now, "GET", "/networks", &[], &Value::Null);
+        let is_other = |n: &&Value| n["Labels"]["quaymaster.dev/instance"] == INSTANCE && network_id(n) == id && n["Id"] != network["Id"];
+        if !all.as_array().into_iter().flatten().any(|n| is_other(&n)) {
+            self.violation(format!("{}/{} is broken and nobody approved: {what}", id.0, id.1));
         }
     }
 

@@ -19,6 +19,9 @@ pub const MISSING_IMAGE: &str = "registry.test/none:1";
 /// The port that health checks ask.
 pub const PORT: u16 = 8080;
 
+/// How every range begins that a network may ask for; the engine picks others.
+pub const RANGES: &str = "10.4";
+
 /// Namespace and name.
 pub type Id = (String, String);
 
@@ -122,8 +125,8 @@ impl Service {
 pub struct Town {
     /// Services.
     pub services: BTreeMap<Id, Service>,
-    /// Declared networks.
-    pub networks: BTreeSet<Id>,
+    /// Declared networks, with the range of addresses that is asked for, if any.
+    pub networks: BTreeMap<Id, Option<String>>,
     /// Namespaces whose file has a document that cannot be read, with a service that the file leaves out meanwhile.
     pub broken: BTreeMap<String, Option<String>>,
     /// The folder is empty, by mistake.
@@ -143,7 +146,7 @@ impl Town {
             let namespace = format!("ns{n}");
             for network in ["back", "front"] {
                 if rng.chance(50) {
-                    town.networks.insert((namespace.clone(), network.to_owned()));
+                    town.networks.insert((namespace.clone(), network.to_owned()), None);
                 }
             }
             for _ in 0..rng.between(1, 5) {
@@ -167,7 +170,7 @@ impl Town {
                 edges.push(draw_edge(rng, other));
             }
         }
-        let networks = self.networks.iter().filter(|(ns, _)| ns == namespace).map(|(_, n)| n.clone()).filter(|_| rng.chance(60)).collect();
+        let networks = self.networks.keys().filter(|(ns, _)| ns == namespace).map(|(_, n)| n.clone()).filter(|_| rng.chance(60)).collect();
         // Drawn apart, so that what else a seed draws stays.
         let mut order = rng.fork("order");
         let mut service = Service {
@@ -197,6 +200,23 @@ impl Town {
         for service in self.services.values_mut() {
             service.edges.retain(|e| e.on != *id);
         }
+    }
+
+    /// Another range for a network. Drawn apart, so that what else a seed draws stays; says what.
+    pub fn change_range(&mut self, rng: &Rng) -> Option<String> {
+        let mut rng = rng.fork("range");
+        if !rng.chance(25) {
+            return None;
+        }
+        let ids: Vec<Id> = self.networks.keys().cloned().collect();
+        let id = rng.pick(&ids)?.clone();
+        let space = u64::from(id.0.as_bytes().last().copied().unwrap_or(b'0') - b'0');
+        let base = if id.1 == "back" { 0 } else { 64 };
+        // The last one has all addresses of the first: the two cannot be there at once.
+        let ranges = [(base, 24), (base + 8, 24), (base, 22)].map(|(third, bits)| format!("{RANGES}{space}.{third}.0/{bits}"));
+        let range = rng.pick(&ranges)?.clone();
+        self.networks.insert(id.clone(), Some(range.clone()));
+        Some(format!("range of {}/{}: {range}", id.0, id.1))
     }
 
     /// Changes something; says what.
@@ -250,13 +270,13 @@ impl Town {
             10 => {
                 let network = rng.pick(&["back", "front"]).copied().unwrap_or("back").to_owned();
                 let declared = (id.0.clone(), network.clone());
-                if self.networks.contains(&declared) {
+                if self.networks.contains_key(&declared) {
                     let service = self.service(&id);
                     if !service.networks.remove(&network) {
                         service.networks.insert(network.clone());
                     }
                 } else {
-                    self.networks.insert(declared);
+                    self.networks.insert(declared, None);
                 }
                 format!("network {network} of {}/{}", id.0, id.1)
             }
@@ -288,7 +308,7 @@ impl Town {
 
     /// The namespaces in use.
     pub fn namespaces(&self) -> BTreeSet<String> {
-        let declared = self.services.keys().chain(&self.networks).map(|(ns, _)| ns);
+        let declared = self.services.keys().chain(self.networks.keys()).map(|(ns, _)| ns);
         // A document that cannot be read is in the file however little else there is.
         declared.chain(self.broken.keys()).cloned().collect()
     }
@@ -302,8 +322,9 @@ impl Town {
         for namespace in self.namespaces() {
             let left_out = self.broken.get(&namespace);
             let mut text = String::new();
-            for (_, name) in self.networks.iter().filter(|(ns, _)| *ns == namespace) {
-                text.push_str(&document("Network", &namespace, name, &json!({})));
+            for ((_, name), range) in self.networks.iter().filter(|((ns, _), _)| *ns == namespace) {
+                let spec = range.as_ref().map_or_else(|| json!({}), |range| json!({ "subnet": range }));
+                text.push_str(&document("Network", &namespace, name, &spec));
             }
             for ((_, name), service) in self.services.iter().filter(|((ns, _), _)| *ns == namespace) {
                 if left_out.is_some_and(|l| l.as_deref() == Some(name.as_str())) {

@@ -8,5 +8,6 @@ mod engine_away;
 mod faults;
 mod folder;
 mod kill_points;
+mod moving;
 mod platform;
 mod repairs;

@@ -58,6 +58,7 @@ pub fn container(inspect: ContainerInspectResponse) -> Option<Container> {
             .filter(|m| m.typ.as_deref() == Some("volume"))
             .filter_map(|m| Some((m.destination?, m.name.filter(|n| is_generated(n))?)))
             .collect(),
+        adopted: false,
         inspected: true,
     })
 }
@@ -67,7 +68,7 @@ fn date_text(date: &bollard::models::BollardDate) -> String {
 }
 
 /// The engine names a volume without a name by 64 hexadecimal digits.
-fn is_generated(name: &str) -> bool {
+pub(crate) fn is_generated(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())
 }
 

@@ -5,6 +5,7 @@
 
 pub mod act;
 pub mod convert;
+pub mod describe;
 pub mod error;
 pub mod read;
 

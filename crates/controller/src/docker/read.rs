@@ -1,5 +1,6 @@
 //! Reads the engine: lists, inspects, events, logs, and the exec that a command probe is.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::time::Duration;
@@ -43,6 +44,19 @@ impl Docker {
     pub async fn list_networks(&self) -> Result<Vec<Network>, DockerError> {
         let list = self.call(self.client().list_networks(None::<ListNetworksOptions>)).await?;
         Ok(list.into_iter().filter_map(convert::network).collect())
+    }
+
+    /// All networks with their labels, those of Docker and of Compose included.
+    ///
+    /// # Errors
+    /// As for every call.
+    pub async fn networks_with_labels(&self) -> Result<Vec<(Network, BTreeMap<String, String>)>, DockerError> {
+        let list = self.call(self.client().list_networks(None::<ListNetworksOptions>)).await?;
+        let labelled = |network: bollard::models::Network| {
+            let labels = network.labels.clone().unwrap_or_default().into_iter().collect();
+            Some((convert::network(network)?, labels))
+        };
+        Ok(list.into_iter().filter_map(labelled).collect())
     }
 
     /// The names of all volumes.
@@ -153,7 +167,7 @@ impl Docker {
     }
 }
 
-fn found<T>(answer: Result<T, DockerError>) -> Result<Option<T>, DockerError> {
+pub(crate) fn found<T>(answer: Result<T, DockerError>) -> Result<Option<T>, DockerError> {
     match answer {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.is_not_found() => Ok(None),

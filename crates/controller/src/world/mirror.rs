@@ -96,7 +96,11 @@ impl World {
         self.take_listing(inner, listing);
     }
 
-    fn take_listing(&self, mut inner: std::sync::MutexGuard<'_, Inner>, listing: Listing) {
+    fn take_listing(&self, mut inner: std::sync::MutexGuard<'_, Inner>, mut listing: Listing) {
+        // What was adopted while the listing was made is in it as somebody else's.
+        let (adopted, others): (Vec<_>, Vec<_>) = listing.others.into_iter().partition(|other| inner.adopted.contains_key(&other.id));
+        listing.others = others;
+        listing.ours.extend(adopted.iter().filter_map(|other| inner.containers.get(&other.id)).map(|c| (**c).clone()));
         let was_listed = inner.listed;
         let mut touched = BTreeSet::new();
         let gone: Vec<Name> = {
@@ -146,6 +150,66 @@ impl World {
         touched.extend(inner.everything());
         touched.extend(inner.orphan_owners());
         self.settle(inner, touched);
+    }
+
+    /// The stamp of something adopted.
+    pub fn adopted(&self, id: &Name) -> Option<Stamp> {
+        self.lock().adopted.get(id).cloned()
+    }
+
+    /// What was adopted for an object, by id.
+    pub fn adopted_by(&self, owner: &ObjectKey) -> BTreeMap<Name, Stamp> {
+        let inner = self.lock();
+        inner.adopted.iter().filter(|(_, stamp)| stamp.owner == *owner).map(|(id, stamp)| (id.clone(), stamp.clone())).collect()
+    }
+
+    /// A container with the stamp that it was adopted with, if it was.
+    pub fn as_adopted(&self, mut container: Container) -> Container {
+        if container.stamp.is_none()
+            && let Some(stamp) = self.adopted(&container.id)
+        {
+            container.stamp = Some(stamp);
+            container.adopted = true;
+        }
+        container
+    }
+
+    /// These things are ours from now on, as if they had these stamps.
+    pub fn adopt(&self, things: impl IntoIterator<Item = (Name, Stamp)>) {
+        let mut inner = self.lock();
+        let mut touched = BTreeSet::new();
+        for (id, stamp) in things {
+            touched.insert(stamp.owner.clone());
+            inner.adopted.insert(id.clone(), stamp);
+            if let Some(network) = inner.networks.remove(&id) {
+                touched.extend(inner.forget_network(&network));
+                touched.extend(inner.put_network((*network).clone(), &self.instance));
+            }
+        }
+        self.settle(inner, touched);
+    }
+
+    /// Nothing is adopted for this object any more.
+    pub fn forget_adopted(&self, owner: &ObjectKey) {
+        self.lock().adopted.retain(|_, stamp| stamp.owner != *owner);
+    }
+
+    /// Who of these containers is there and somebody else's, by name, with its id.
+    pub fn strangers(&self, names: &[Name]) -> BTreeMap<Name, Name> {
+        let inner = self.lock();
+        let id_of = |name: &Name| inner.names.get(name).filter(|id| inner.others.get(*id).is_some_and(|o| o.stamp.is_none()));
+        names.iter().filter_map(|name| Some((name.clone(), id_of(name)?.clone()))).collect()
+    }
+
+    /// A network of this name that nobody has stamped or adopted.
+    pub fn strange_network(&self, name: &Name) -> Option<Arc<Network>> {
+        self.lock().networks.values().find(|n| n.name == *name && n.stamp.is_none()).cloned()
+    }
+
+    /// Whether the engine has a container or network with this id.
+    pub fn has(&self, id: &Name) -> bool {
+        let inner = self.lock();
+        inner.containers.contains_key(id) || inner.others.contains_key(id) || inner.networks.contains_key(id)
     }
 
     /// Takes one container as it is now; `None` = it is gone.
@@ -470,8 +534,11 @@ impl Inner {
         services.chain(self.nets.keys().filter(|key| key.namespace == *namespace).cloned()).collect()
     }
 
-    fn put_network(&mut self, network: Network, instance: &Name) -> Vec<ObjectKey> {
+    fn put_network(&mut self, mut network: Network, instance: &Name) -> Vec<ObjectKey> {
         let id = network.id.clone();
+        if let Some(stamp) = self.adopted.get(&id) {
+            network.stamp = Some(stamp.clone());
+        }
         let mut touched = Vec::new();
         match network.stamp.as_ref().filter(|s| s.is_of(instance)) {
             Some(stamp) => {

@@ -19,6 +19,7 @@ use qm_plan::budget::{Budget, Spent};
 use qm_plan::desired::{DesiredNetwork, DesiredService};
 use qm_plan::observed::{Container, Health, Image, Network};
 use qm_plan::own::{Trouble, own_health};
+use qm_plan::stamp::Stamp;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
@@ -55,6 +56,8 @@ pub(crate) struct Inner {
     pub(crate) networks_by_owner: BTreeMap<ObjectKey, BTreeSet<Name>>,
     pub(crate) names: BTreeMap<Name, Name>,
     pub(crate) foreign_projects: BTreeMap<Name, BTreeSet<Name>>,
+    /// Containers and networks that somebody else made and that were adopted, by id, with the stamps that they do not have.
+    pub(crate) adopted: BTreeMap<Name, Stamp>,
     pub(crate) services: BTreeMap<ObjectKey, Arc<DesiredService>>,
     pub(crate) nets: BTreeMap<ObjectKey, Arc<DesiredNetwork>>,
     pub(crate) graph: Arc<Graph>,
@@ -105,6 +108,7 @@ impl World {
             networks_by_owner: BTreeMap::new(),
             names: BTreeMap::new(),
             foreign_projects: BTreeMap::new(),
+            adopted: BTreeMap::new(),
             services: BTreeMap::new(),
             nets: BTreeMap::new(),
             graph: Arc::default(),

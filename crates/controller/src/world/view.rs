@@ -64,7 +64,12 @@ impl Inner {
     }
 
     fn foreign_project(&self, namespace: &Name) -> Option<String> {
-        self.foreign_projects.get(namespace).filter(|ids| !ids.is_empty()).map(|_| namespace.to_string())
+        // Whoever adopts a part of a project knows that it is there.
+        let adopts = || {
+            self.services_of(namespace).any(|(_, s)| !s.adopt.is_empty())
+                || self.nets.iter().any(|(key, n)| key.namespace == *namespace && n.adopt.is_some())
+        };
+        self.foreign_projects.get(namespace).filter(|ids| !ids.is_empty() && !adopts()).map(|_| namespace.to_string())
     }
 
     /// What concerns a service; `approved` = the step hashes that people approved, which matter to its plan alone.
@@ -102,6 +107,8 @@ impl Inner {
         }
         let attachments = view.containers.iter().flat_map(|c| c.networks.values());
         view.known_networks = attachments.map(|a| a.network_id.clone()).filter(|id| self.networks.contains_key(id)).collect();
+        let is_ours = |id: &Name| self.networks.get(id).and_then(|n| n.stamp.as_ref()).is_some_and(|s| self.nets.contains_key(&s.owner));
+        view.our_networks = view.known_networks.iter().filter(|id| is_ours(id)).cloned().collect();
         view.image = self.images.get(spec.image.as_str()).cloned();
         view.foreign_project = self.foreign_project(&key.namespace);
         view

@@ -133,9 +133,25 @@ async fn take(sim: &Sim, conn: u64, mut incoming: hyper::Request<Incoming>) -> R
     let hooks = sim.hooks();
     let counts = hooks.decide.is_some() || hooks.see.is_some();
     let occurrence = if counts { sim.occurrence(&format!("{method} {path}?{canonical_query} {shown}")) } else { 1 };
-    let call =
-        Call { conn, is_write: is_write(&method, &path), method: method.clone(), path: path.clone(), query: canonical_query, occurrence };
+    let call = Call {
+        conn,
+        is_write: is_write(&method, &path),
+        method: method.clone(),
+        container: named_container(&path, &bytes),
+        path: path.clone(),
+        query: canonical_query,
+        occurrence,
+    };
     Ok(Taken { request: Request { method, path, query, body: bytes.to_vec(), api }, call, body: shown, upgrade, refusal })
+}
+
+/// The container that joins or leaves a network.
+fn named_container(path: &str, body: &[u8]) -> String {
+    if !(path.starts_with("/networks/") && (path.ends_with("/connect") || path.ends_with("/disconnect"))) {
+        return String::new();
+    }
+    let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    body["Container"].as_str().unwrap_or_default().to_owned()
 }
 
 async fn exchange(sim: Sim, conn: u64, cuts: u64, incoming: hyper::Request<Incoming>) -> Result<Response<AnyBody>, Cut> {

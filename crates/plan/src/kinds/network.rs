@@ -150,6 +150,14 @@ fn difference(desired: &DesiredNetwork, old: &Network) -> Cause {
     changed("manifest", format!("revision {}", revision(old)), format!("revision {}", revision(old) + 1))
 }
 
+/// The spec-hash that an adopted network gets: that of the manifest where nothing sets the two apart, else none that any manifest has.
+pub fn adopted_hash(desired: &DesiredNetwork, network: &Network) -> String {
+    match difference(desired, network) {
+        Cause::Changed { field, .. } if field == "manifest" => spec_hash(desired),
+        _ => format!("adopted:{}", network.id),
+    }
+}
+
 fn revision(network: &Network) -> u64 {
     network.stamp.as_ref().map_or(0, |s| s.revision.max(1))
 }

@@ -137,6 +137,7 @@ impl Model {
             restart: None,
             brake: self.brake.clone(),
             dependents_leaving: Vec::new(),
+            not_adoptable: Vec::new(),
         };
         let plan = plan_service(&self.desired, &context);
         let ours: BTreeSet<Name> = self.view.containers.iter().map(|c| c.id.clone()).collect();
@@ -232,6 +233,7 @@ impl Model {
             resources: Default::default(),
             restart_policy: "unless-stopped".into(),
             anonymous_volumes: BTreeMap::new(),
+            adopted: false,
             inspected: true,
         }));
         Arc::make_mut(self.view.containers.last_mut().expect("just pushed"))

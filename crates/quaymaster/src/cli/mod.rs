@@ -9,6 +9,7 @@ pub(crate) mod describe;
 pub(crate) mod events;
 pub(crate) mod get;
 pub(crate) mod graph;
+pub(crate) mod init;
 pub(crate) mod intents;
 pub(crate) mod markdown;
 mod misc;
@@ -54,6 +55,7 @@ Exit codes:
 pub(crate) enum Command {
     Demo(demo::DemoArgs),
     Run(run::RunArgs),
+    Init(init::InitArgs),
     Sim(sim::SimArgs),
     Validate(validate::ValidateArgs),
     Plan(plan::PlanArgs),
@@ -213,6 +215,7 @@ fn operate(args: run::RunArgs) -> ExitCode {
 fn dispatch(command: Command) -> Done {
     match command {
         Command::Run(_) => Err(CliError::failed("`run` does not come this way")),
+        Command::Init(args) => init::init(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Sim(args) => sim::sim(&args),
         Command::Validate(args) => validate::validate(&args),

@@ -56,7 +56,9 @@ pub(super) fn plan_networks(planner: &Planner<'_>, slot: u32, container: &Contai
         let action = Action::Connect { container: ContainerRef::Id(container.id.clone()), join: target };
         steps.push(plan.push(Step { after, ..planner.step(slot, action, difference) }));
     }
-    for name in container.networks.keys().filter(|name| !settled.contains(*name)) {
+    // An adopted container stays in networks that are nobody's of ours: until its replacement it is what it was.
+    let is_kept = |a: &Attachment| container.adopted && !planner.ctx.view.our_networks.contains(&a.network_id);
+    for (name, _) in container.networks.iter().filter(|(name, a)| !settled.contains(*name) && !is_kept(a)) {
         let cause = match planner.difference("networks", name.to_string(), "not joined".to_owned()) {
             Cause::Changed { .. } => Cause::Leaves { network: name.to_string() },
             drift => drift,
@@ -189,11 +191,17 @@ pub(super) fn plan_resources(planner: &Planner<'_>, slot: u32, container: &Conta
     let policy = restart_policy(planner.spec);
     let found = container.resources;
     let cause = resource_difference(&found, &wanted).map(|(field, found, wanted)| planner.difference(field, found, wanted)).or_else(|| {
-        (container.restart_policy != policy).then(|| planner.difference("restart", container.restart_policy.to_string(), policy.to_owned()))
+        (!is_policy(container, policy)).then(|| planner.difference("restart", container.restart_policy.to_string(), policy.to_owned()))
     });
     let Some(cause) = cause else { return Vec::new() };
     let action = Action::Update { container: container.id.clone(), resources: wanted, restart_policy: policy.to_owned() };
     vec![plan.push(planner.step(slot, action, cause))]
+}
+
+/// What others call `always` differs from `unless-stopped` only after a restart of the engine, and only for who was stopped: no reason to
+/// touch what was adopted.
+fn is_policy(container: &Container, wanted: &str) -> bool {
+    container.restart_policy == wanted || (container.adopted && container.restart_policy == "always" && wanted == "unless-stopped")
 }
 
 fn resource_difference(found: &EngineResources, wanted: &EngineResources) -> Option<(&'static str, String, String)> {

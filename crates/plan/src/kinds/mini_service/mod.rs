@@ -79,6 +79,8 @@ pub struct Context<'a> {
     pub brake: Option<Wait>,
     /// Mini services that depend on this one and are still being taken down.
     pub dependents_leaving: Vec<ObjectKey>,
+    /// Containers that are to be adopted and are not there, although it never had any of its own.
+    pub not_adoptable: Vec<Name>,
 }
 
 /// Plans one mini service.
@@ -108,6 +110,14 @@ pub fn plan_service(desired: &DesiredService, ctx: &Context<'_>) -> Plan {
             format!("the project `{project}` of another tool runs under this namespace's name: choose another namespace, or stop it"),
             true,
         ));
+    } else if !ctx.not_adoptable.is_empty() {
+        let names: Vec<&str> = ctx.not_adoptable.iter().map(Name::as_str).collect();
+        let message = format!(
+            "there is no container {} to adopt: correct the annotation {}, or remove it to have new ones made",
+            names.join(", "),
+            crate::desired::ADOPT
+        );
+        plan.findings.push(planner.finding(Reason::AdoptionMissing, message, true));
     } else {
         planner.bring_up(&mut plan);
     }

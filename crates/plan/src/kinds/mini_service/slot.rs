@@ -231,7 +231,7 @@ fn keep_revision(keep: &Container) -> u64 {
 
 fn rename(planner: &Planner<'_>, slot: &Slot<'_>, keep: &Container, after: Vec<usize>, plan: &mut Plan) {
     let wanted = planner.canonical_name(slot.number);
-    if keep.name == wanted.as_str() {
+    if keep.name == wanted.as_str() || keep.adopted {
         return;
     }
     if let Some(holder) = planner.ctx.view.names_taken.get(wanted.as_str()) {
