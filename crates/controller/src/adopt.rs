@@ -44,7 +44,7 @@ pub(crate) fn load(snapshot: &Snapshot, world: &World) {
         let Some((kind, name)) = object.key.name.split_once('.') else { continue };
         let owner = ObjectKey::new(kind, object.key.namespace.clone(), name);
         let Some(uid) = snapshot.get(&owner).map(|o| o.meta.uid.clone()) else { continue };
-        world.adopt(record.things.into_iter().map(|(id, adopted)| (id, stamp(world, &owner, &uid, adopted))));
+        world.adopt(record.things.into_iter().map(|(id, adopted)| (id, stamp(world, &owner, &uid, adopted))).collect());
     }
 }
 
@@ -145,7 +145,7 @@ impl Controller {
         record.things.retain(|id, _| self.world.has(id));
         record.things.extend(things.clone());
         self.put_adoption(key, &record).await?;
-        self.world.adopt(things.into_iter().map(|(id, adopted)| (id, stamp(&self.world, key, &uid, adopted))));
+        self.world.adopt(things.into_iter().map(|(id, adopted)| (id, stamp(&self.world, key, &uid, adopted))).collect());
         Ok(())
     }
 
@@ -160,7 +160,7 @@ impl Controller {
         record.things.retain(|id, _| self.world.has(id));
         self.put_adoption(key, &record).await?;
         self.world.forget_adopted(key);
-        self.world.adopt(known.into_iter().filter(|(id, _)| self.world.has(id)));
+        self.world.adopt(known.into_iter().filter(|(id, _)| self.world.has(id)).collect());
         Ok(())
     }
 

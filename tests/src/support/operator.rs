@@ -32,6 +32,8 @@ pub struct Setup {
     pub socket: PathBuf,
     /// How long an absence must last.
     pub settle: String,
+    /// It begins with everything suspended.
+    pub observe: bool,
 }
 
 /// An operator: its home, and its process while it runs.
@@ -72,6 +74,7 @@ impl Operator {
             data_dir: at("data"),
             socket: at("q.sock"),
             settle: "500ms".to_owned(),
+            observe: false,
         };
         Self { setup, home, metrics: free_port(), process: None }
     }
@@ -91,6 +94,9 @@ impl Operator {
             .arg(&setup.data_dir);
         command.arg("--socket").arg(&setup.socket).args(["--metrics", &self.metrics.to_string()]);
         command.args(["--docker-host", &setup.docker_host, "--instance", &setup.instance, "--settle", &setup.settle]);
+        if setup.observe {
+            command.arg("--observe");
+        }
         command.env_remove("DOCKER_HOST").env_remove("QUAYMASTER_SOCKET").stdin(Stdio::null());
         command
     }

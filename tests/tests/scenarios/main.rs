@@ -2,6 +2,7 @@
 //!
 //! They need root, dockerd and a static busybox; see [`qm_tests::support::engine`]. `cargo xtask test` runs them.
 
+mod adopting;
 mod bad_input;
 mod change;
 mod engine_away;

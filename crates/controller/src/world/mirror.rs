@@ -175,7 +175,7 @@ impl World {
     }
 
     /// These things are ours from now on, as if they had these stamps.
-    pub fn adopt(&self, things: impl IntoIterator<Item = (Name, Stamp)>) {
+    pub fn adopt(&self, things: BTreeMap<Name, Stamp>) {
         let mut inner = self.lock();
         let mut touched = BTreeSet::new();
         for (id, stamp) in things {

@@ -46,7 +46,7 @@ pub(super) fn plan_networks(planner: &Planner<'_>, slot: u32, container: &Contai
             // That move joins it.
             continue;
         }
-        let Some(difference) = attachment_difference(planner, wanted, network, found) else { continue };
+        let Some(difference) = attachment_difference(planner, container, wanted, network, found) else { continue };
         let mut after = Vec::new();
         if let Some(found) = found {
             let network = attachment_ref(planner, &target.network_name, found);
@@ -153,6 +153,7 @@ fn attachment_ref(planner: &Planner<'_>, name: &Name, attachment: &Attachment) -
 
 fn attachment_difference(
     planner: &Planner<'_>,
+    container: &Container,
     wanted: &DesiredAttachment,
     network: &Network,
     found: Option<&Attachment>,
@@ -172,7 +173,9 @@ fn attachment_difference(
     if !found.network_id.is_empty() && found.network_id != network.id {
         return Some(planner.difference("networks", format!("an older {name}"), name.to_string()));
     }
-    if let Some(missing) = wanted.aliases.iter().find(|alias| !found.aliases.contains(alias)) {
+    // What was adopted may have been called otherwise: its own name comes with the replacement.
+    let is_due = |alias: &&String| !(container.adopted && alias.as_str() == planner.desired.key.name.as_str());
+    if let Some(missing) = wanted.aliases.iter().filter(is_due).find(|alias| !found.aliases.contains(alias)) {
         return Some(planner.difference("aliases", format!("without {missing}"), wanted.aliases.join(", ")));
     }
     if wanted.ipv4.is_some() && wanted.ipv4 != found.fixed_ipv4 {

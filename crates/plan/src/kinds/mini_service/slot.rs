@@ -186,7 +186,7 @@ fn keep_container(planner: &Planner<'_>, slot: &Slot<'_>, keep: &Container, rati
             before.extend(stop_outdated(planner, slot, &waits, &before, plan));
         }
         let cause = if keep.state == RunState::Created {
-            slot.outdated.first().map_or_else(|| new_or_missing(planner), |old| revision_cause(planner, old, keep_revision(keep)))
+            slot.outdated.first().map_or_else(|| new_or_missing(planner), |old| revision_cause(planner, old, keep_revision(keep), None))
         } else {
             Cause::NotRunning { state: keep.state.word().to_owned() }
         };
@@ -306,7 +306,10 @@ fn make_container(
         ));
         return;
     }
-    let cause = slot.outdated.first().map_or_else(|| new_or_missing(planner), |old| revision_cause(planner, old, target.number));
+    let cause = slot
+        .outdated
+        .first()
+        .map_or_else(|| new_or_missing(planner), |old| revision_cause(planner, old, target.number, target.values.as_ref()));
     let mut before: Vec<usize> = target.pull.into_iter().collect();
     let (mut create_waits, joins) = joins(planner);
     before.extend(create_volumes(planner, volumes, plan));
@@ -359,14 +362,15 @@ fn new_or_missing(planner: &Planner<'_>) -> Cause {
     if planner.was_settled() { Cause::Missing } else { Cause::New }
 }
 
-fn revision_cause(planner: &Planner<'_>, old: &Container, to: u64) -> Cause {
+/// `values` = those of the revision `to`, where they are not recorded yet.
+fn revision_cause(planner: &Planner<'_>, old: &Container, to: u64, values: Option<&serde_json::Value>) -> Cause {
     let from = keep_revision(old);
     if from == to {
         return drift::lifted_limit(planner, old);
     }
-    let recorded = |number: u64| planner.ctx.revisions.iter().find(|r| r.number == number);
-    let fields = match (recorded(from), recorded(to)) {
-        (Some(a), Some(b)) => changed_fields(&a.values, &b.values),
+    let recorded = |number: u64| planner.ctx.revisions.iter().find(|r| r.number == number).map(|r| &r.values);
+    let fields = match (recorded(from), values.or_else(|| recorded(to))) {
+        (Some(a), Some(b)) => changed_fields(a, b),
         _ => Vec::new(),
     };
     Cause::Revision { from, to, fields }

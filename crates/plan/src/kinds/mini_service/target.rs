@@ -24,6 +24,8 @@ pub(super) struct Target {
     pub(super) number: u64,
     /// The pull that must come first, by its index in the plan.
     pub(super) pull: Option<usize>,
+    /// The values behind the hash, where they are not recorded yet.
+    pub(super) values: Option<serde_json::Value>,
 }
 
 /// Resolves the wanted revision; pushes a pull, a finding or a new revision record where that is what it takes. `None` = no way on.
@@ -54,7 +56,14 @@ pub(super) fn resolve(planner: &Planner<'_>, plan: &mut Plan) -> Option<Target> 
                 return None;
             }
             let pull = plan.push(planner.step(0, Action::Pull { reference: spec.image.clone() }, Cause::New));
-            return Some(Target { image_id: Name::default(), image: spec.image.clone(), hash: String::new(), number: 0, pull: Some(pull) });
+            return Some(Target {
+                image_id: Name::default(),
+                image: spec.image.clone(),
+                hash: String::new(),
+                number: 0,
+                pull: Some(pull),
+                values: None,
+            });
         }
     };
     if let (Some(pinned), Some(Image::Present { id, .. })) = (&pinned, &ctx.view.image)
@@ -70,16 +79,18 @@ pub(super) fn resolve(planner: &Planner<'_>, plan: &mut Plan) -> Option<Target> 
     let hash = leaf::spec_hash(spec, &image_id);
     let image = engine_image(planner, &image_id);
     let number = revision_number(planner, &hash);
-    let target = Target { image_id, image, hash, number, pull: None };
+    let mut target = Target { image_id, image, hash, number, pull: None, values: None };
     if ctx.revisions.first().is_none_or(|r| r.number != number || r.spec_hash != target.hash) {
+        let values = revision_values(planner, &target);
         plan.revision = Some(Revision {
             number,
             image: spec.image.clone(),
             image_id: target.image_id.to_string(),
             spec_hash: target.hash.clone(),
-            values: revision_values(planner, &target),
+            values: values.clone(),
             body: super::slot::body(planner, &target, 1, &[], None),
         });
+        target.values = Some(values);
     }
     Some(target)
 }
@@ -101,6 +112,7 @@ fn rolled_back(planner: &Planner<'_>) -> Option<Target> {
         hash: leaf::spec_hash(planner.spec, image_id),
         number: *to,
         pull: None,
+        values: None,
     })
 }
 

@@ -24,13 +24,13 @@ Examples:
   quaymaster init --from-running shop > manifests/shop.yaml
   quaymaster init --from-running shop --output manifests/shop.yaml
   quaymaster init --from-compose compose.yaml --namespace shop")]
-#[group(id = "from", required = true, multiple = false, args = ["from_running", "from_compose"])]
+#[command(group(clap::ArgGroup::new("from").required(true)))]
 pub(crate) struct InitArgs {
     /// The Compose project whose containers are adopted
-    #[arg(long, value_name = "PROJECT")]
+    #[arg(long, value_name = "PROJECT", group = "from")]
     from_running: Option<String>,
     /// The Compose file to translate
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "from")]
     from_compose: Option<PathBuf>,
     /// The namespace; the project's name by default
     #[arg(short, long, value_name = "NAMESPACE")]

@@ -62,9 +62,19 @@ fn draft(project: &str, namespace: String, found: Vec<Found>, networks: &[(obser
             services.entry(label(SERVICE).to_owned()).or_default().push((container, described));
         }
     }
+    let ranges: BTreeMap<String, Option<String>> =
+        networks.iter().filter_map(|(n, _)| Some((names.get(n.name.as_str())?.clone(), n.subnets.first().cloned()))).collect();
     for (name, mut replicas) in services {
         replicas.sort_by_key(|(c, d)| (d.labels.get(NUMBER).and_then(|n| n.parse::<u32>().ok()).unwrap_or(0), c.name.clone()));
         take(&mut draft, &name, replicas, &names);
+    }
+    // A fixed address needs a range that is fixed, too.
+    let fixed = draft.services.values().flat_map(|s| &s.container.network_options).filter(|(_, o)| o.ipv4.is_some());
+    let fixed: Vec<String> = fixed.map(|(name, _)| name.clone()).collect();
+    for name in fixed {
+        if let (Some(network), Some(Some(range))) = (draft.networks.get_mut(&name), ranges.get(&name)) {
+            network.spec.insert("subnet".to_owned(), json!(range));
+        }
     }
     draft
 }
