@@ -270,13 +270,13 @@ impl Town {
             10 => {
                 let network = rng.pick(&["back", "front"]).copied().unwrap_or("back").to_owned();
                 let declared = (id.0.clone(), network.clone());
-                if self.networks.contains_key(&declared) {
+                let is_declared = self.networks.contains_key(&declared);
+                self.networks.entry(declared).or_default();
+                if is_declared {
                     let service = self.service(&id);
                     if !service.networks.remove(&network) {
                         service.networks.insert(network.clone());
                     }
-                } else {
-                    self.networks.insert(declared, None);
                 }
                 format!("network {network} of {}/{}", id.0, id.1)
             }

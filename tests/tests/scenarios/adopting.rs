@@ -141,6 +141,28 @@ fn twenty_compose_files_are_adopted_and_nothing_is_touched() {
     world.operator.stop();
 }
 
+#[test]
+fn every_compose_file_is_translated_into_valid_manifests() {
+    let world = World::new();
+    let program = std::env::var(COMPOSE).unwrap_or_else(|_| "docker-compose".to_owned());
+    let manifests = world.operator.setup.manifests.display().to_string();
+    for project in projects() {
+        let from = folder().join(format!("{project}.yaml")).display().to_string();
+        let to = format!("{manifests}/{project}.yaml");
+        let done = alone(&world, &["init", "--from-compose", &from, "--namespace", &project, "--output", &to, "--compose", &program]);
+        assert!(done.status.success(), "{project}: {}", text(&done.stderr));
+    }
+    let valid = alone(&world, &["validate", &manifests]);
+    assert!(valid.status.success(), "{}", text(&valid.stdout));
+    // A file that Compose refuses, and a Compose that is not there, say so.
+    let broken = world.operator.home().join("broken.yaml");
+    std::fs::write(&broken, "services: [1]\n").expect("a file can be written");
+    let refused = alone(&world, &["init", "--from-compose", &broken.display().to_string(), "--compose", &program]);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
+    let absent = alone(&world, &["init", "--from-compose", &broken.display().to_string(), "--compose", "no-such-compose"]);
+    assert_eq!(absent.status.code(), Some(3), "{}", text(&absent.stderr));
+}
+
 /// Waits until every service of the manifests has been looked at; gives how many there are.
 fn wait_adopted(world: &mut World) -> usize {
     world.operator.until_within(LONG, "every service adopted", |o| {

@@ -83,8 +83,8 @@ fn describe(inspect: &ContainerInspectResponse, image: &ImageConfig, namespace: 
     described
 }
 
-fn sorted(map: Option<std::collections::HashMap<String, String>>) -> BTreeMap<String, String> {
-    map.unwrap_or_default().into_iter().collect()
+fn sorted(map: Option<impl IntoIterator<Item = (String, String)>>) -> BTreeMap<String, String> {
+    map.into_iter().flatten().collect()
 }
 
 fn scalars(map: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, Scalar> {
