@@ -163,8 +163,8 @@ pub enum Reason {
     NameConflict,
     /// What somebody else made is ours from now on, as it is.
     Adopted,
-    /// What is to be adopted is not there.
-    AdoptionMissing,
+    /// What is to be adopted is not there, or has what no manifest can say.
+    NotAdoptable,
     /// A network that is needed is not there yet.
     NetworkMissing,
     /// A network is in use and must be broken to be replaced.

@@ -1,15 +1,16 @@
 //! Adoption (DESIGN 3.4): what somebody else made is ours from now on, as it is. Nothing is done to it: the store remembers its id with
 //! the stamp that it would have, and the next replacement brings a stamp of its own.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
 use qm_api::conditions::Reason;
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::name::Name;
+use qm_api::spec::container::Container;
 use qm_plan::desired::{DesiredNetwork, DesiredService, Form, described_form};
 use qm_plan::kinds::network::adopted_hash;
 use qm_plan::leaf;
+use qm_plan::observed::Image;
 use qm_plan::stamp::Stamp;
 use qm_store::{Durability, Snapshot, StoreError};
 
@@ -61,32 +62,39 @@ fn stamp(world: &World, owner: &ObjectKey, uid: &Name, adopted: AdoptedStamp) ->
 }
 
 impl Controller {
-    /// Adopts the containers that a service names and that are there, unless they are ours already.
+    /// Adopts the containers that a service names and that are there, unless they are ours already. One that has what no manifest can say
+    /// and that it cannot do without is left alone, and the service says so.
     ///
     /// # Errors
     /// When the engine could not be asked, or the store refused; nothing was adopted then.
     pub(crate) async fn adopt_containers(&self, object: &Object, desired: &DesiredService) -> Result<(), AdoptError> {
-        if desired.adopt.is_empty() || desired.deleting || !self.world.is_listed() {
+        if desired.adopt.is_empty() || desired.wanted_replicas() == 0 || !self.world.is_listed() {
             return Ok(());
         }
         let key = &desired.key;
-        let strangers = self.world.strangers(&desired.adopt);
+        let refused = self.remember(key, |m| m.not_adoptable.clone());
         let mut things = BTreeMap::new();
         let mut containers = Vec::new();
-        let mut first: Option<Described> = None;
+        let strangers = self.world.strangers(&desired.adopt);
         for (slot, name) in (1_u32..).zip(&desired.adopt) {
-            let Some(id) = strangers.get(name) else { continue };
+            let Some(id) = strangers.get(name).filter(|id| !refused.contains_key(*id)) else { continue };
             let Some((container, described)) = self.docker.describe(id, &key.namespace).await? else { continue };
+            if !described.hindrances.is_empty() {
+                let message = format!("the container {name} cannot be adopted: it has {}", described.hindrances.join(", "));
+                self.remember(key, |m| m.not_adoptable.insert(id.clone(), message));
+                continue;
+            }
             let Ok(form) = described_form(key, &described.container) else { continue };
-            // Another name of the same image is the same image.
-            let image: Name = desired.container().map_or(form.image.as_str(), |c| c.image.as_str()).into();
+            let image = self.adopted_image(desired, &described, &container.image_id);
             let spec_hash = leaf::spec_hash(&form, &container.image_id).as_str().into();
             things.insert(id.clone(), AdoptedStamp { slot, spec_hash, image });
             containers.push((id.clone(), container));
-            first.get_or_insert(described);
         }
-        let Some(first) = first else { return self.forget_gone(key).await };
-        self.remember_adopted(key, things).await?;
+        if things.is_empty() {
+            self.forget_gone(key).await?;
+        } else {
+            self.remember_adopted(key, things).await?;
+        }
         for (id, container) in containers {
             let container = self.world.as_adopted(container);
             let listed = crate::docker::convert::as_listed(&container, container.project.clone());
@@ -94,23 +102,40 @@ impl Controller {
             self.world.put_container(&id, Some((Some(container), listed)));
             self.tell(key, EventType::Normal, Reason::Adopted, message);
         }
-        self.record_adopted_revision(object, desired, &first).await?;
-        Ok(())
+        self.record_adopted_revision(object, desired).await
     }
 
-    /// What was adopted is a revision like any other: a change is told apart from it, and a rollback may come back to it.
-    async fn record_adopted_revision(&self, object: &Object, desired: &DesiredService, described: &Described) -> Result<(), StoreError> {
+    /// The reference that an adopted container was made from: the manifest's, where that means the very image that it runs.
+    fn adopted_image(&self, desired: &DesiredService, described: &Described, image_id: &Name) -> Name {
+        let wanted = desired.container().map_or("", |c| c.image.as_str());
+        let is_same = matches!(self.world.image(wanted), Some(Image::Present { id, .. }) if id == *image_id);
+        if is_same { wanted.into() } else { described.container.image.as_str().into() }
+    }
+
+    fn adoption(&self, key: &ObjectKey) -> AdoptionRecord {
+        self.store.snapshot().get(&adoption_key(key)).and_then(|o| o.decode_spec().ok()).unwrap_or_default()
+    }
+
+    /// What was adopted is a revision like any other: a change is told apart from it, and a rollback may come back to it. Made up for by
+    /// the next pass, should the process die right after the adoption.
+    async fn record_adopted_revision(&self, object: &Object, desired: &DesiredService) -> Result<(), AdoptError> {
         let key = &desired.key;
         if !self.revisions_of(key).is_empty() {
             return Ok(());
         }
-        let Ok(mut form) = described_form(key, &described.container) else { return Ok(()) };
-        if let Some(wanted) = desired.container() {
-            form.image.clone_from(&wanted.image);
+        let things = self.adoption(key).things;
+        let first = things.iter().filter(|(id, _)| self.world.has(id)).min_by_key(|(_, adopted)| adopted.slot);
+        let Some((id, adopted)) = first else { return Ok(()) };
+        let Some((_, described)) = self.docker.describe(id, &key.namespace).await? else { return Ok(()) };
+        let container = Container { image: adopted.image.to_string(), ..described.container };
+        let Ok(form) = described_form(key, &container) else { return Ok(()) };
+        if self.world.image(&container.image).is_none() {
+            let image = self.docker.inspect_image(&container.image).await?;
+            self.world.put_image(&adopted.image, image);
         }
         let as_it_is = DesiredService { form: Form::Container(Box::new(form)), ..desired.clone() };
         let Some(revision) = self.plan_service(object, &as_it_is).revision else { return Ok(()) };
-        let container = serde_json::to_value(&described.container).ok();
+        let container = serde_json::to_value(&container).ok();
         let now = self.clock.wall();
         let record = RevisionRecord {
             service: key.name.clone(),
@@ -120,7 +145,7 @@ impl Controller {
             files: BTreeMap::new(),
             proven_at: Some(now),
         };
-        self.put_revision(key, record).await
+        Ok(self.put_revision(key, record).await?)
     }
 
     /// Adopts the network that a Network names and that is there, unless it is ours already.
@@ -139,9 +164,8 @@ impl Controller {
 
     /// Durable before anything follows from it.
     async fn remember_adopted(&self, key: &ObjectKey, things: BTreeMap<Name, AdoptedStamp>) -> Result<(), StoreError> {
-        let snapshot = self.store.snapshot();
-        let Some(uid) = snapshot.get(key).map(|o| o.meta.uid.clone()) else { return Ok(()) };
-        let mut record: AdoptionRecord = snapshot.get(&adoption_key(key)).and_then(|o| o.decode_spec().ok()).unwrap_or_default();
+        let Some(uid) = self.store.snapshot().get(key).map(|o| o.meta.uid.clone()) else { return Ok(()) };
+        let mut record = self.adoption(key);
         record.things.retain(|id, _| self.world.has(id));
         record.things.extend(things.clone());
         self.put_adoption(key, &record).await?;
@@ -150,34 +174,21 @@ impl Controller {
     }
 
     /// What was adopted and is not there any more needs no stamp.
-    async fn forget_gone(&self, key: &ObjectKey) -> Result<(), AdoptError> {
-        let known = self.world.adopted_by(key);
-        if known.is_empty() || known.keys().all(|id| self.world.has(id)) {
+    async fn forget_gone(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let mut record = self.adoption(key);
+        let gone: BTreeSet<Name> = record.things.keys().filter(|id| !self.world.has(id)).cloned().collect();
+        if gone.is_empty() {
             return Ok(());
         }
-        let snapshot = self.store.snapshot();
-        let mut record: AdoptionRecord = snapshot.get(&adoption_key(key)).and_then(|o| o.decode_spec().ok()).unwrap_or_default();
-        record.things.retain(|id, _| self.world.has(id));
+        record.things.retain(|id, _| !gone.contains(id));
         self.put_adoption(key, &record).await?;
-        self.world.forget_adopted(key);
-        self.world.adopt(known.into_iter().filter(|(id, _)| self.world.has(id)).collect());
+        self.world.disown(&gone);
         Ok(())
     }
 
     async fn put_adoption(&self, key: &ObjectKey, record: &AdoptionRecord) -> Result<(), StoreError> {
-        let record_key = adoption_key(key);
-        let spec = serde_json::to_value(record).expect("an adoption is plain data");
         let mut tx = self.store.tx();
-        match self.store.snapshot().get(&record_key) {
-            Some(old) => {
-                let mut object = (**old).clone();
-                object.spec = Arc::new(spec);
-                tx.put(object);
-            }
-            None => {
-                tx.create(Object::new(record_key, self.clock.uid(), self.clock.wall(), spec));
-            }
-        }
+        self.put_record(&mut tx, adoption_key(key), record);
         tx.commit(Durability::Durable).await.map(drop)
     }
 }

@@ -133,22 +133,23 @@ pub fn admit(inputs: &[Arc<SourceInput>], last: &LastGood) -> (Admission, LastGo
     (admission, next)
 }
 
-/// Before manifests are stored once more that met somebody else's write.
-const AFTER_CONFLICT: std::time::Duration = std::time::Duration::from_millis(5);
+/// So often in a row manifests are stored once more at once that met a status write; then that is an error like any other.
+const CONFLICTS: u32 = 5;
 
 /// Applies for ever: whenever a source changes, an object is gone, or somebody approved something.
 pub async fn run(controller: Arc<Controller>, sources: Arc<Sources>) {
     *sources.last_good.lock().unwrap_or_else(PoisonError::into_inner) = remembered(&controller.store.snapshot());
     let mut retry = std::time::Duration::from_millis(200);
+    let mut conflicts = 0;
     loop {
         if let Some(inputs) = sources.inputs() {
             match controller.apply(&sources, &inputs).await {
-                Ok(()) => retry = std::time::Duration::from_millis(200),
+                Ok(()) => (retry, conflicts) = (std::time::Duration::from_millis(200), 0),
                 Err(_) if planted(Mutant::StoreErrorSwallowed) => {}
                 // A status was written in between: nothing is wrong, and the next look has it.
-                Err(error @ StoreError::Conflict { .. }) => {
+                Err(error @ StoreError::Conflict { .. }) if conflicts < CONFLICTS => {
                     tracing::debug!(error = %error, "the manifests are stored once more");
-                    tokio::time::sleep(AFTER_CONFLICT).await;
+                    conflicts += 1;
                     continue;
                 }
                 Err(error) => {

@@ -56,6 +56,8 @@ pub(crate) struct Memory {
     pub(crate) seen_generation: u64,
     /// Why the stored spec cannot be used.
     pub(crate) unreadable: Option<String>,
+    /// Containers that were to be adopted and cannot be, by id, with why.
+    pub(crate) not_adoptable: BTreeMap<Name, String>,
     /// A network of this object was there.
     pub(crate) was_there: bool,
 }
@@ -160,20 +162,9 @@ impl Controller {
     /// When the store refuses.
     pub(crate) async fn put_revision(&self, key: &ObjectKey, record: RevisionRecord) -> Result<(), StoreError> {
         let now = self.clock.wall();
-        let object_key = records::revision_key(key, record.revision.number);
-        let spec = serde_json::to_value(&record).expect("a revision is plain data");
         let snapshot = self.store.snapshot();
         let mut tx = self.store.tx();
-        match snapshot.get(&object_key) {
-            Some(old) => {
-                let mut object = (**old).clone();
-                object.spec = Arc::new(spec);
-                tx.put(object);
-            }
-            None => {
-                tx.create(Object::new(object_key, self.clock.uid(), now, spec));
-            }
-        }
+        self.put_record(&mut tx, records::revision_key(key, record.revision.number), &record);
         let mut list = self.revisions_of(key);
         list.retain(|r| r.revision.number != record.revision.number);
         list.insert(0, record);
@@ -251,16 +242,20 @@ impl Controller {
 
     /// Puts a rollback record into a transaction.
     pub(crate) fn put_rollback(&self, tx: &mut qm_store::Tx, key: &ObjectKey, record: &RollbackRecord) {
-        let record_key = ObjectKey::new(records::ROLLBACK, key.namespace.clone(), key.name.clone());
-        let spec = serde_json::to_value(record).expect("a rollback is plain data");
-        match self.store.snapshot().get(&record_key) {
+        self.put_record(tx, ObjectKey::new(records::ROLLBACK, key.namespace.clone(), key.name.clone()), record);
+    }
+
+    /// Puts an internal record into a transaction: in the place of the one with this key, or as a new one.
+    pub(crate) fn put_record(&self, tx: &mut qm_store::Tx, key: ObjectKey, record: &impl serde::Serialize) {
+        let spec = serde_json::to_value(record).expect("a record is plain data");
+        match self.store.snapshot().get(&key) {
             Some(old) => {
                 let mut object = (**old).clone();
                 object.spec = Arc::new(spec);
                 tx.put(object);
             }
             None => {
-                tx.create(Object::new(record_key, self.clock.uid(), self.clock.wall(), spec));
+                tx.create(Object::new(key, self.clock.uid(), self.clock.wall(), spec));
             }
         }
     }

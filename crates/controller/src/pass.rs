@@ -101,6 +101,8 @@ impl Controller {
             match error {
                 AdoptError::Store(error) => return Err(error),
                 AdoptError::Docker(error) => {
+                    let message = format!("{} cannot be looked at to be adopted: {}", desired.adopt.join(", "), error.line());
+                    self.tell(key, EventType::Warning, Reason::StepFailed, message);
                     self.world.set_trouble(key, Some(error.trouble()));
                     return Ok(self.back_off(key));
                 }
@@ -167,11 +169,12 @@ impl Controller {
             .collect();
         let networks = view.networks.values().filter_map(|place| Some(place.current.as_ref()?.id.clone()));
         self.remember(key, |m| m.seen_networks = networks.collect());
-        let not_adoptable = if revisions.is_empty() && view.containers.is_empty() {
-            desired.adopt.iter().filter(|name| !inner.names.contains_key(*name)).cloned().collect()
-        } else {
-            Vec::new()
-        };
+        let mut not_adoptable: Vec<String> =
+            memory.not_adoptable.iter().filter(|(id, _)| inner.others.contains_key(*id)).map(|(_, why)| why.clone()).collect();
+        if revisions.is_empty() && view.containers.is_empty() {
+            let absent = desired.adopt.iter().filter(|name| !inner.names.contains_key(*name));
+            not_adoptable.extend(absent.map(|name| format!("there is no container {name} to adopt")));
+        }
         let pinned = pinned(desired, &revisions);
         let pinned_image = pinned.and_then(|id| inner.images.get(id)).cloned();
         drop(inner);

@@ -145,7 +145,7 @@ impl Operator {
             }
             Act::Restart => {
                 for object in covered.iter().filter(|o| o.key.kind == SERVICE) {
-                    self.want_restart(&mut tx, object, &spec, now);
+                    self.want_restart(&mut tx, object, &spec);
                 }
             }
             Act::Retry => {
@@ -246,7 +246,7 @@ impl Operator {
         })
     }
 
-    fn want_restart(&self, tx: &mut qm_store::Tx, object: &Object, spec: &IntentSpec, now: Timestamp) {
+    fn want_restart(&self, tx: &mut qm_store::Tx, object: &Object, spec: &IntentSpec) {
         let key = ObjectKey::new(PENDING_RELOAD, object.key.namespace.clone(), object.key.name.clone());
         let inner = self.controller.world.lock();
         let (containers, _) = inner.orphans(&object.key);
@@ -257,17 +257,7 @@ impl Operator {
             reason: spec.reason.clone(),
             containers: containers.iter().map(|c| (c.id.clone(), c.started_at)).collect(),
         };
-        let value = serde_json::to_value(record).expect("a pending reload is plain data");
-        match self.controller.store.snapshot().get(&key) {
-            Some(old) => {
-                let mut new = (**old).clone();
-                new.spec = Arc::new(value);
-                tx.put(new);
-            }
-            None => {
-                tx.create(Object::new(key, self.controller.clock.uid(), now, value));
-            }
-        }
+        self.controller.put_record(tx, key, &record);
     }
 
     /// The plan of everything, in level order, as it would be carried out now.

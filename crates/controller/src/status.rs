@@ -287,18 +287,8 @@ impl Controller {
         if new == old || (stored.is_none() && !node.usable()) {
             return Ok(());
         }
-        let spec = serde_json::to_value(new).expect("an epoch is plain data");
         let mut tx = self.store.tx();
-        match stored {
-            Some(object) => {
-                let mut object = (**object).clone();
-                object.spec = Arc::new(spec);
-                tx.put(object);
-            }
-            None => {
-                tx.create(Object::new(record_key, self.clock.uid(), self.now(), spec));
-            }
-        }
+        self.put_record(&mut tx, record_key, &new);
         tx.commit(Durability::Durable).await.map(drop)
     }
 }

@@ -16,7 +16,7 @@ use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::desired::{Files, MountSource, Rollout};
 use qm_plan::kinds::mini_service::Gate;
-use qm_plan::observed::{Gap, Health, Image, Network, Older, Place, RunState};
+use qm_plan::observed::{Attachment, Gap, Health, Image, Network, Older, Place, RunState};
 use qm_plan::plan::{Progress, ProgressState};
 use qm_plan::step::{Action, Step, Wait};
 
@@ -358,6 +358,31 @@ fn an_old_container_that_waits_for_its_turn_moves_too() {
         model.world(),
         "n-app-1 running sha256:a:2 r2 on n_data-r2\nn-app-2 running sha256:a:1 r1 on n_data-r2\nn-app-2-r2 created sha256:a:2 r2 on n_data-r2"
     );
+}
+
+#[test]
+fn what_cannot_be_adopted_stalls_and_makes_nothing() {
+    let mut model = Model::new(service("{image: a:1, networks: [data]}", ""));
+    model.not_adoptable = vec!["there is no container shop-web-1 to adopt".into()];
+    let plan = model.current();
+    assert!(plan.steps.is_empty() && plan.findings.iter().any(|f| f.stalls && f.reason == Reason::NotAdoptable), "{plan}");
+}
+
+#[test]
+fn an_adopted_container_keeps_its_name_and_networks_until_it_is_replaced() {
+    let mut model = Model::new(service("{image: a:1, networks: [data]}", ""));
+    model.settle();
+    let theirs = Attachment { network_id: "net-theirs".into(), aliases: vec!["odd".into()], fixed_ipv4: None, ipv4: None };
+    let container = Arc::make_mut(&mut model.view.containers[0]);
+    container.adopted = true;
+    container.name = "theirs-1".into();
+    container.restart_policy = "always".into();
+    container.networks.insert("theirs".into(), theirs);
+    container.networks.values_mut().for_each(|a| a.aliases = vec!["odd".into()]);
+    assert!(model.current().is_empty(), "{}", model.plan());
+    model.change(service("{image: a:2, networks: [data]}", ""));
+    model.settle();
+    assert_eq!(model.world(), "n-app-1 running sha256:a:2 r2 on n_data");
 }
 
 #[test]

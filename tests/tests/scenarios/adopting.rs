@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use qm_tests::support::docker::Docker;
+use qm_tests::support::manifests::sleeper;
 use qm_tests::support::world::{LONG, World};
 
 /// Names Docker Compose's program; `docker-compose` by default.
@@ -102,6 +103,18 @@ fn twenty_compose_files_are_adopted_and_nothing_is_touched() {
     let plan = alone(&world, &["plan", &dir]);
     assert_eq!(text(&plan.stdout), "Nothing to do.\n", "{}", text(&plan.stderr));
     assert!(plan.status.success());
+    // A manifest that says something else plans a replacement, with what differs.
+    let other = world.operator.home().join("other");
+    std::fs::create_dir(&other).expect("a folder can be made");
+    let queue = std::fs::read_to_string(manifests.join("c02-queue.yaml")).expect("it was written");
+    std::fs::write(other.join("queue.yaml"), queue.replace("busybox:local", "busybox:two")).expect("a file can be written");
+    let differs = alone(&world, &["plan", &other.display().to_string()]);
+    assert_eq!(differs.status.code(), Some(1));
+    let said = text(&differs.stdout);
+    assert!(
+        said.contains("create MiniService c02-queue/queue.1  revision 1 -> 2: image") && said.contains("Plan: 4 to replace."),
+        "{said}"
+    );
     // First only watched, then for real.
     world.operator.setup.observe = true;
     world.operator.start();
@@ -139,6 +152,36 @@ fn twenty_compose_files_are_adopted_and_nothing_is_touched() {
     let kept = before.iter().filter(|(name, life)| after.get(*name) == Some(life)).count();
     assert_eq!(kept, before.len() - 4, "nothing else was touched");
     world.operator.stop();
+}
+
+#[test]
+fn what_cannot_be_adopted_is_left_alone_and_said() {
+    let mut world = World::new();
+    let name = format!("{}-theirs", world.namespace);
+    let theirs = world.docker.run_foreign(&name, &serde_json::json!({ "test": world.namespace }));
+    let adopt = |service: &str, container: &str| {
+        let mut document = sleeper(service).document(&world.namespace);
+        document["metadata"]["annotations"] = serde_json::json!({ "quaymaster.dev/adopt": container });
+        document
+    };
+    let documents = [adopt("lonely", &name), adopt("absent", "nobody-1")];
+    qm_tests::support::manifests::put(&world.file("all.yaml"), &qm_tests::support::manifests::text(&documents));
+    world.operator.start();
+    let is_stalled = |status: &serde_json::Value, words: &str| {
+        let conditions = status["conditions"].as_array();
+        conditions.is_some_and(|list| {
+            let said = |c: &serde_json::Value| c["message"].as_str().is_some_and(|m| m.contains(words));
+            list.iter().any(|c| c["type"] == "Stalled" && c["status"] == "True" && c["reason"] == "NotAdoptable" && said(c))
+        })
+    };
+    world.until_status("lonely", "it says why", |s| is_stalled(s, "it has network_mode none"));
+    world.until_status("absent", "it says why", |s| is_stalled(s, "there is no container nobody-1 to adopt"));
+    world.until_event("lonely", "NotAdoptable", "network_mode none");
+    assert_eq!(world.containers().len(), 0, "nothing was made");
+    assert_eq!(world.reconcile_all(3), 0, "and nobody is asked again and again");
+    let left = world.docker.inspect(&theirs).expect("it is there");
+    assert_eq!((left.state.as_str(), left.name.as_str()), ("running", name.as_str()));
+    world.docker.remove(&theirs);
 }
 
 #[test]

@@ -157,12 +157,6 @@ impl World {
         self.lock().adopted.get(id).cloned()
     }
 
-    /// What was adopted for an object, by id.
-    pub fn adopted_by(&self, owner: &ObjectKey) -> BTreeMap<Name, Stamp> {
-        let inner = self.lock();
-        inner.adopted.iter().filter(|(_, stamp)| stamp.owner == *owner).map(|(id, stamp)| (id.clone(), stamp.clone())).collect()
-    }
-
     /// A container with the stamp that it was adopted with, if it was.
     pub fn as_adopted(&self, mut container: Container) -> Container {
         if container.stamp.is_none()
@@ -187,6 +181,11 @@ impl World {
             }
         }
         self.settle(inner, touched);
+    }
+
+    /// These things are gone: their stamps are of no use.
+    pub fn disown(&self, ids: &BTreeSet<Name>) {
+        self.lock().adopted.retain(|id, _| !ids.contains(id));
     }
 
     /// Nothing is adopted for this object any more.
@@ -302,10 +301,12 @@ impl World {
         let mut touched = BTreeSet::new();
         if let Some(old) = inner.networks.remove(id) {
             touched.extend(inner.forget_network(&old));
+            if network.is_none() {
+                touched.extend(inner.waiting_for_range(&old));
+            }
         }
-        match network {
-            Some(network) => touched.extend(inner.put_network(network, &self.instance)),
-            None => touched.extend(inner.waiting_for_range()),
+        if let Some(network) = network {
+            touched.extend(inner.put_network(network, &self.instance));
         }
         let users: Vec<ObjectKey> = touched.iter().flat_map(|key| inner.users_of_network(key)).collect();
         touched.extend(users);
@@ -316,17 +317,18 @@ impl World {
     pub fn put_networks(&self, mut networks: Vec<Network>, learned: &BTreeSet<Thing>) {
         let mut inner = self.lock();
         inner.keep_networks(&mut networks, learned);
-        let old: BTreeSet<Name> = inner.networks.keys().cloned().collect();
+        let there: BTreeSet<Name> = networks.iter().map(|n| n.id.clone()).collect();
+        let old = std::mem::take(&mut inner.networks);
         let mut touched = BTreeSet::new();
-        for id in old {
-            if let Some(old) = inner.networks.remove(&id) {
-                touched.extend(inner.forget_network(&old));
-            }
+        for old in old.values() {
+            touched.extend(inner.forget_network(old));
         }
         for network in networks {
             touched.extend(inner.put_network(network, &self.instance));
         }
-        touched.extend(inner.waiting_for_range());
+        for gone in old.values().filter(|n| !there.contains(&n.id)) {
+            touched.extend(inner.waiting_for_range(gone));
+        }
         let users: Vec<ObjectKey> = touched.iter().flat_map(|key| inner.users_of_network(key)).collect();
         touched.extend(users);
         self.settle(inner, touched);

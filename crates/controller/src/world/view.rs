@@ -171,10 +171,11 @@ impl Inner {
         movers
     }
 
-    /// Networks that are not as wanted yet and may wait for an address range.
-    pub(crate) fn waiting_for_range(&self) -> Vec<ObjectKey> {
+    /// Networks that may wait for an address range that this one had, and that are not there yet themselves.
+    pub(crate) fn waiting_for_range(&self, gone: &Network) -> Vec<ObjectKey> {
         let waits = |desired: &DesiredNetwork| {
-            desired.subnet.is_some() && !matches!(network::stand(desired, &self.networks_of(&desired.key)), Stand::There(_))
+            network::overlaps(desired.subnet.as_deref(), gone)
+                && !matches!(network::stand(desired, &self.networks_of(&desired.key)), Stand::There(_))
         };
         self.nets.iter().filter(|(_, desired)| waits(desired)).map(|(key, _)| key.clone()).collect()
     }

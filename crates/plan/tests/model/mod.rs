@@ -36,6 +36,7 @@ pub(crate) struct Model {
     pub(crate) brake: Option<Wait>,
     pub(crate) settled_generation: u64,
     pub(crate) settled_networks: BTreeSet<Name>,
+    pub(crate) not_adoptable: Vec<String>,
     pub(crate) suspended: Option<String>,
     pub(crate) last: Plan,
     pub(crate) images: BTreeSet<Name>,
@@ -77,6 +78,7 @@ impl Model {
             brake: None,
             settled_generation: 0,
             settled_networks: BTreeSet::new(),
+            not_adoptable: Vec::new(),
             suspended: None,
             last: Plan::default(),
             images: BTreeSet::new(),
@@ -137,7 +139,7 @@ impl Model {
             restart: None,
             brake: self.brake.clone(),
             dependents_leaving: Vec::new(),
-            not_adoptable: Vec::new(),
+            not_adoptable: self.not_adoptable.clone(),
         };
         let plan = plan_service(&self.desired, &context);
         let ours: BTreeSet<Name> = self.view.containers.iter().map(|c| c.id.clone()).collect();

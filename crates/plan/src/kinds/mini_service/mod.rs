@@ -79,8 +79,8 @@ pub struct Context<'a> {
     pub brake: Option<Wait>,
     /// Mini services that depend on this one and are still being taken down.
     pub dependents_leaving: Vec<ObjectKey>,
-    /// Containers that are to be adopted and are not there, although it never had any of its own.
-    pub not_adoptable: Vec<Name>,
+    /// Why containers that are to be adopted are not, in words; empty where all is well.
+    pub not_adoptable: Vec<String>,
 }
 
 /// Plans one mini service.
@@ -111,13 +111,9 @@ pub fn plan_service(desired: &DesiredService, ctx: &Context<'_>) -> Plan {
             true,
         ));
     } else if !ctx.not_adoptable.is_empty() {
-        let names: Vec<&str> = ctx.not_adoptable.iter().map(Name::as_str).collect();
-        let message = format!(
-            "there is no container {} to adopt: correct the annotation {}, or remove it to have new ones made",
-            names.join(", "),
-            crate::desired::ADOPT
-        );
-        plan.findings.push(planner.finding(Reason::AdoptionMissing, message, true));
+        let why = ctx.not_adoptable.join("; ");
+        let message = format!("{why}: correct the annotation {}, or remove it to have new ones made", crate::desired::ADOPT);
+        plan.findings.push(planner.finding(Reason::NotAdoptable, message, true));
     } else {
         planner.bring_up(&mut plan);
     }

@@ -9,6 +9,9 @@ use serde_json::{Map, Value, json};
 use crate::cli::CliError;
 use crate::output;
 
+/// Parts of the names of variables that hold secrets, as people write them.
+const SECRETS: [&str; 4] = ["PASSWORD", "SECRET", "TOKEN", "PRIVATE_KEY"];
+
 /// What `init` writes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Written {
@@ -88,7 +91,9 @@ impl Draft {
             written.push("Network", &metadata, &json!(network.spec), &[]);
         }
         for (name, service) in &self.services {
-            let lost: Vec<String> = service.lost.iter().map(|what| format!("{name}: no field yet for {what}")).collect();
+            let mut lost: Vec<String> = service.lost.iter().map(|what| format!("{name}: no field yet for {what}")).collect();
+            let secret = |key: &&String| SECRETS.iter().any(|word| key.to_ascii_uppercase().contains(word));
+            lost.extend(service.container.env.keys().filter(secret).map(|key| format!("{name}: {key} is written here in clear")));
             let mut spec = json!({ "container": service.container });
             let edges: Vec<Value> = service
                 .waits_for
