@@ -39,13 +39,16 @@ pub(super) async fn from_running(project: &str, given: Option<&str>, docker_host
         )));
     }
     let networks = docker.networks_with_labels().await.map_err(unreachable)?;
+    if found.iter().all(|(container, _)| container.stamp.is_some()) {
+        return Err(CliError::failed(format!("every container of {project} is Quaymaster's already: there is nothing to adopt")));
+    }
     Ok(draft(project, namespace, found, &networks).write())
 }
 
 fn draft(project: &str, namespace: String, found: Vec<Found>, networks: &[(observed::Network, BTreeMap<String, String>)]) -> Draft {
     let mut draft = Draft { namespace, ..Draft::default() };
     let mut names: BTreeMap<String, String> = BTreeMap::new();
-    for (network, labels) in networks.iter().filter(|(n, _)| n.project.as_deref() == Some(project)) {
+    for (network, labels) in networks.iter().filter(|(n, _)| n.stamp.is_none() && n.project.as_deref() == Some(project)) {
         let Some(short) = labels.get(NETWORK) else { continue };
         let name = object_name(short);
         names.insert(network.name.to_string(), name.clone());
