@@ -192,9 +192,12 @@ impl Controller {
             restart: restart.as_ref(),
             brake: self.brake(key, desired, &memory),
             dependents_leaving,
+            drift: &memory.drift,
             not_adoptable,
         };
-        plan_service(desired, &context)
+        let plan = plan_service(desired, &context);
+        self.remember(key, |m| m.drift.see(&plan, now));
+        plan
     }
 
     /// Whether the start budget of a service is spent: until when, and the last thing that happened.
@@ -324,7 +327,11 @@ impl Controller {
                 Ok(next)
             }
             None => {
-                self.remember(key, |m| m.failures = 0);
+                let now = self.now();
+                self.remember(key, |m| {
+                    m.failures = 0;
+                    m.drift.done(&plan, now);
+                });
                 self.world.set_trouble(key, None);
                 Ok(if executed.taken > 0 { Next::Now } else { self.look_again(key, object, &plan) })
             }

@@ -92,7 +92,8 @@ async fn log_plan(stage: &mut Stage) {
 fn slow_ones(town: &Town, statuses: &BTreeMap<Id, Value>) -> BTreeSet<Id> {
     let is_slow = |id: &Id, s: &Service| {
         let is_braked = statuses.get(id).is_some_and(|status| status["reason"] == "CrashLoop");
-        is_braked || s.wanted() > 0 && (!s.is_good() || s.image.starts_with("registry."))
+        let is_contested = statuses.get(id).is_some_and(|status| status["findings"].to_string().contains("Contested: "));
+        is_braked || is_contested || s.wanted() > 0 && (!s.is_good() || s.image.starts_with("registry."))
     };
     town.services.iter().filter(|(id, s)| is_slow(id, s)).map(|(id, _)| id.clone()).collect()
 }

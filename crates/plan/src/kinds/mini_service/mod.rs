@@ -44,6 +44,37 @@ pub struct PendingRestart {
     pub containers: BTreeMap<Name, Option<Timestamp>>,
 }
 
+/// How long a field that was changed again after it was put back is left alone, in milliseconds (DESIGN 3.4).
+pub const CONTESTED_MS: i64 = 300_000;
+
+/// What is remembered of drift: when each difference was seen first, and when each field was put back last. Losing it costs patience
+/// and nothing else.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DriftMemory {
+    /// By replica and cause, in words.
+    pub seen: BTreeMap<(u32, String), Timestamp>,
+    /// By replica and field.
+    pub put_back: BTreeMap<(u32, String), Timestamp>,
+}
+
+impl DriftMemory {
+    /// Notes the differences that a plan found: those that are new are first seen now, those that are gone are forgotten.
+    pub fn see(&mut self, plan: &Plan, now: Timestamp) {
+        let found = plan.steps.iter().filter(|s| s.cause.is_drift()).map(|s| (s.slot, s.cause.to_string()));
+        self.seen = found.map(|key| (key.clone(), self.seen.get(&key).copied().unwrap_or(now))).collect();
+    }
+
+    /// Notes that what could be taken of a plan was taken: its drift is put back.
+    pub fn done(&mut self, plan: &Plan, now: Timestamp) {
+        for step in plan.runnable().into_iter().map(|i| &plan.steps[i]) {
+            if let Cause::Drift { field, .. } = &step.cause {
+                self.put_back.insert((step.slot, field.clone()), now);
+            }
+        }
+        self.put_back.retain(|_, at| at.plus_millis(CONTESTED_MS) > now && *at <= now);
+    }
+}
+
 /// Everything besides the manifest that a plan depends on.
 #[derive(Clone, Debug)]
 pub struct Context<'a> {
@@ -79,6 +110,8 @@ pub struct Context<'a> {
     pub brake: Option<Wait>,
     /// Mini services that depend on this one and are still being taken down.
     pub dependents_leaving: Vec<ObjectKey>,
+    /// What is remembered of drift.
+    pub drift: &'a DriftMemory,
     /// Containers that are to be adopted and are not there, although it never had any of its own.
     pub not_adoptable: Vec<Name>,
 }
@@ -121,8 +154,9 @@ pub fn plan_service(desired: &DesiredService, ctx: &Context<'_>) -> Plan {
     } else {
         planner.bring_up(&mut plan);
     }
-    if desired.drift == DriftMode::Report {
-        report_drift(desired, &mut plan);
+    match desired.drift {
+        DriftMode::Report => report_drift(desired, &mut plan),
+        DriftMode::Repair => hold_drift(desired, ctx, &mut plan),
     }
     if let Some(by) = ctx.suspended.as_ref().filter(|_| !planted(Mutant::SuspendIgnored)) {
         plan.steps.iter_mut().for_each(|step| step.waits.push(Wait::Suspended { by: by.clone() }));
@@ -139,6 +173,32 @@ fn report_drift(desired: &DesiredService, plan: &mut Plan) {
         let message = format!("replica {}: {}", step.slot, step.cause);
         if told.insert(message.clone()) {
             plan.findings.push(Finding { object: desired.key.clone(), reason: Reason::Drift, message, stalls: false });
+        }
+    }
+}
+
+/// Drift that is to be left alone for a while, and what somebody else changes again and again.
+fn hold_drift(desired: &DesiredService, ctx: &Context<'_>, plan: &mut Plan) {
+    let mut told = BTreeSet::new();
+    for step in plan.steps.iter_mut().filter(|step| step.cause.is_drift()) {
+        if let Cause::Drift { field, .. } = &step.cause
+            && let Some(at) = ctx.drift.put_back.get(&(step.slot, field.clone())).filter(|at| **at <= ctx.now)
+            && at.plus_millis(CONTESTED_MS) > ctx.now
+        {
+            let message = format!(
+                "replica {}: {}, less than five minutes after it was put back; it is left alone until then: find out who changes it, or name it in `drift.ignore`",
+                step.slot, step.cause
+            );
+            if told.insert((step.slot, field.clone())) {
+                plan.findings.push(Finding { object: desired.key.clone(), reason: Reason::Contested, message, stalls: false });
+            }
+            step.waits.push(Wait::Contested { until: at.plus_millis(CONTESTED_MS) });
+            continue;
+        }
+        let since = ctx.drift.seen.get(&(step.slot, step.cause.to_string())).copied().filter(|at| *at <= ctx.now).unwrap_or(ctx.now);
+        let until = since.plus_millis(i64::try_from(desired.hold_off_ms).unwrap_or(i64::MAX));
+        if until > ctx.now {
+            step.waits.push(Wait::HoldOff { until });
         }
     }
 }
