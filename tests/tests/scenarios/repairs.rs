@@ -171,3 +171,31 @@ fn a_namespace_that_a_foreign_project_uses_is_refused_until_it_is_free() {
     world.docker.remove(&foreign);
     world.settled(1);
 }
+
+#[test]
+fn what_others_may_change_stays_and_what_they_change_again_is_contested() {
+    let drift = json!({ "ignore": ["/container/resources/pids"], "holdOff": "1s" });
+    let app = sleeper("app").set("resources", json!({ "memory": "32Mi", "pids": 50 })).spec("drift", drift);
+    let mut world = World::up(&[app]);
+    let old = world.container("app");
+    let update = |world: &World, body: &serde_json::Value| {
+        world.docker.must("POST", &format!("/containers/{}/update", old.id), Some(body));
+    };
+    let limit = |world: &World, field: &str| {
+        world.docker.must("GET", &format!("/containers/{}/json", old.id), None)["HostConfig"][field].as_i64().unwrap_or_default()
+    };
+    let memory = |mib: i64| json!({ "Memory": mib << 20, "MemorySwap": mib << 21 });
+    update(&world, &json!({ "PidsLimit": 99 }));
+    update(&world, &memory(48));
+    world.until_event("app", "Repaired", "memory");
+    assert_eq!((limit(&world, "Memory"), limit(&world, "PidsLimit")), (32 << 20, 99), "the one was put back, the other one stays");
+    // Somebody else insists.
+    update(&world, &memory(64));
+    world.until_status("app", "it is contested", |s| s["findings"].to_string().contains("Contested: replica 1: drift: memory"));
+    world.until_event("app", "Contested", "find out who changes it");
+    world.quiet();
+    assert_eq!(limit(&world, "Memory"), 64 << 20, "it is left alone for now");
+    assert_eq!(world.container("app").life(), old.life());
+    let plan = world.operator.cli(&["plan"]);
+    assert!(String::from_utf8_lossy(&plan.stdout).contains("[waits: contested"), "{plan:?}");
+}
