@@ -188,6 +188,9 @@ fn every_leaf_has_a_case() {
     }
 }
 
+/// A leaf, what its change costs, and the container before and after.
+type Case = (&'static str, Effect, Value, Value);
+
 /// Deploys a service for every leaf, changes every leaf at once, and looks at what each change cost.
 fn play(docker: Docker, skip: &[&str]) {
     let mut world = World::on(docker);
@@ -197,27 +200,27 @@ fn play(docker: Docker, skip: &[&str]) {
         manifests::put(&world.file(file), text);
     }
     let base_port = 20_000 + (std::process::id() % 100) as u16 * 120;
-    let cases: Vec<(&str, Effect, Value, Value)> = (0_u16..)
+    let cases: Vec<Case> = (0_u16..)
         .zip(LEAVES)
         .filter(|(_, (leaf, _))| !skip.contains(leaf))
         .filter_map(|(i, (leaf, effect))| case(leaf, base_port + 2 * i, &network).map(|(before, after)| (*leaf, *effect, before, after)))
         .collect();
-    let write = |world: &World, pick: &dyn Fn(&(&str, Effect, Value, Value)) -> Value| {
+    let write = |world: &World, pick: fn(&Case) -> &Value| {
         let mut fixed = manifests::network(&ns, "fixed");
         let mut other = manifests::network(&ns, "other");
         other["spec"] = json!({ "subnet": format!("{network}.128/25") });
         fixed["spec"] = json!({ "subnet": format!("{network}.0/28") });
         let mut documents = vec![fixed, other];
-        documents.extend(cases.iter().map(|case| service(&ns, case.0, &pick(case))));
+        documents.extend(cases.iter().map(|case| service(&ns, case.0, pick(case))));
         manifests::put(&world.file("all.yaml"), &manifests::text(&documents));
         let valid = world.operator.cli(&["validate", &world.operator.setup.manifests.display().to_string()]);
         assert!(valid.status.success(), "{}", String::from_utf8_lossy(&valid.stdout));
     };
-    write(&world, &|case| case.2.clone());
+    write(&world, |case| &case.2);
     world.operator.start();
     world.settled(cases.len());
     let before = world.lives();
-    write(&world, &|case| case.3.clone());
+    write(&world, |case| &case.3);
     // Those whose change takes a new container say when it is there.
     world.operator.until_within(LONG, "every change taken up", |o| {
         let late: Vec<String> = o
