@@ -15,7 +15,7 @@ use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::check::check;
 use qm_plan::desired::{DesiredNetwork, DesiredService, Files, Form, MountSource};
-use qm_plan::kinds::mini_service::{Context, Gate, plan_service};
+use qm_plan::kinds::mini_service::{Context, DriftMemory, Gate, plan_service};
 use qm_plan::kinds::network::{NetworkView, plan_network};
 use qm_plan::observed::{Image, Place, ServiceView};
 use qm_plan::plan::Plan;
@@ -177,6 +177,7 @@ fn plan(example: &Example) -> Planned {
             restart: None,
             brake: None,
             dependents_leaving: Vec::new(),
+            drift: &DriftMemory::default(),
             not_adoptable: Vec::new(),
             files_dir: "/files",
         };

@@ -67,7 +67,9 @@ fn sizes() {
     let file = parse(service("n", "a", &keys).as_bytes());
     assert_eq!((first(&file), file.violations.len()), (Some((Code::UnknownField, 7)), 1000));
     // A thousand warnings hide no error.
-    let warned: String = (0..600).map(|i| service("n", &format!("s{i}"), "  critical: true\n  drift: {holdOff: 1s}\n") + "---\n").collect();
+    let warned: String = (0..600)
+        .map(|i| service("n", &format!("s{i}"), "  critical: true\n  drift: {ignore: [/container/replicas]}\n") + "---\n")
+        .collect();
     let file = parse((warned + &service("n", "last", "    bogus: 1\n")).as_bytes());
     assert_eq!((file.warnings, file.errors, file.violations.len(), file.bad.len()), (1200, 1, 1001, 1));
     let doubles = service("n", "a", &format!("    env:\n{}", "      A: 1\n".repeat(100_000)));

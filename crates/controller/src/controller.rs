@@ -11,6 +11,7 @@ use qm_api::name::Name;
 use qm_api::spec::container::OnFailure;
 use qm_api::time::Timestamp;
 use qm_plan::budget::Spent;
+use qm_plan::kinds::mini_service::DriftMemory;
 use qm_plan::plan::Finding;
 use qm_store::{Durability, Precondition, Store, StoreError};
 use tokio::sync::Semaphore;
@@ -38,6 +39,8 @@ pub(crate) struct Memory {
     pub(crate) settled_networks: BTreeSet<Name>,
     /// The generation for which an image was pulled.
     pub(crate) pulled_generation: Option<u64>,
+    /// What is remembered of drift.
+    pub(crate) drift: DriftMemory,
     /// Failed passes in a row.
     pub(crate) failures: u32,
     /// No step is taken before this instant, after a failure; monotonic milliseconds.

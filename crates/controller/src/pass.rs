@@ -195,9 +195,12 @@ impl Controller {
             restart: restart.as_ref(),
             brake: self.brake(key, desired, &memory),
             dependents_leaving,
+            drift: &memory.drift,
             not_adoptable,
         };
-        plan_service(desired, &context)
+        let plan = plan_service(desired, &context);
+        self.remember(key, |m| m.drift.see(&plan, now));
+        plan
     }
 
     /// Whether the start budget of a service is spent: until when, and the last thing that happened.

@@ -43,6 +43,10 @@ pub struct DesiredService {
     pub rollout: Rollout,
     /// What somebody else changed is put back, or only told.
     pub drift: DriftMode,
+    /// JSON pointers of what others may change on a container that is there.
+    pub ignored: Vec<String>,
+    /// How long drift is left alone, in milliseconds.
+    pub hold_off_ms: u64,
     /// Containers to adopt, by name: the first for the first replica, and so on.
     pub adopt: Vec<Name>,
 }
@@ -369,8 +373,17 @@ impl DesiredService {
             key,
             rollout: Rollout::Wanted,
             drift: spec.drift.as_ref().and_then(|drift| drift.mode).unwrap_or_default(),
+            ignored: spec.drift.as_ref().map(|drift| drift.ignore.clone()).unwrap_or_default(),
+            hold_off_ms: spec.drift.as_ref().and_then(|drift| drift.hold_off).map_or(0, Duration::as_millis),
             adopt: adopted_names(object),
         })
+    }
+
+    /// Whether others may change this field, given as a JSON pointer, on a container that is there.
+    pub fn ignores(&self, pointer: &str) -> bool {
+        self.ignored
+            .iter()
+            .any(|ignored| pointer.strip_prefix(ignored.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
     }
 
     /// The container form, if that is what it is.

@@ -474,6 +474,11 @@ pub enum Wait {
     },
     /// The manifest says that drift is only told.
     Reported,
+    /// The manifest says that drift is left alone for a while.
+    HoldOff {
+        /// Until then.
+        until: Timestamp,
+    },
     /// A person must approve it.
     Approval,
     /// A spent budget must recover; `None` when only a person or a changed input can free it.
@@ -505,7 +510,7 @@ impl Wait {
     pub fn until(&self) -> Option<Timestamp> {
         match self {
             Self::Tried { until, .. } | Self::Budget { until, .. } => *until,
-            Self::Backoff { until } | Self::Settled { until, .. } => Some(*until),
+            Self::Backoff { until } | Self::Settled { until, .. } | Self::HoldOff { until } => Some(*until),
             _ => None,
         }
     }
@@ -533,6 +538,7 @@ impl fmt::Display for Wait {
             }
             Self::Paused { message } => f.write_str(message),
             Self::Reported => f.write_str("drift is only reported"),
+            Self::HoldOff { .. } => f.write_str("drift is left alone for a while"),
             Self::Approval => f.write_str("approval"),
             Self::Budget { evidence, .. } => write!(f, "budget spent: {evidence}"),
             Self::Backoff { .. } => f.write_str("pause after a failure"),

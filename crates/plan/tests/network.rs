@@ -9,9 +9,9 @@ use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::check::{Refusal, check};
 use qm_plan::desired::DesiredNetwork;
-use qm_plan::kinds::network::{NetworkView, Stand, break_step, plan_network, stand};
+use qm_plan::kinds::network::{NetworkView, Stand, User, break_step, place, plan_network, stand};
 use qm_plan::kinds::orphan::plan_orphans;
-use qm_plan::observed::{Gap, Network};
+use qm_plan::observed::{Attachment, Container, EngineHealth, Gap, Network, Place, RunState};
 use qm_plan::stamp::Stamp;
 use qm_plan::step::{Action, NetworkBody};
 
@@ -229,4 +229,68 @@ fn what_stands_in_the_way_is_what_the_engine_would_refuse() {
         let expected = if in_the_way { Stand::InTheWay(&view.networks[0]) } else { Stand::Beside(&view.networks[0]) };
         assert_eq!(found, expected, "{what}");
     }
+}
+
+#[test]
+fn nobody_leaves_before_all_have_joined_and_dependents_leave_first() {
+    let first = desired();
+    let view = and_made(&NetworkView::default(), &plan(&first, &NetworkView::default()), "id-1");
+    let next = changed(serde_json::json!({"subnet": "10.8.0.0/24", "internal": true}));
+    let view = and_made(&view, &plan(&next, &view), "id-2");
+    let container = |name: &str, state: RunState, networks: &[&str]| {
+        let attachment = |id: &str| Attachment { network_id: id.into(), ..Attachment::default() };
+        let mut container = Container {
+            id: name.into(),
+            name: name.into(),
+            stamp: None,
+            project: None,
+            image_id: Name::default(),
+            state,
+            exit_code: 0,
+            error: String::new(),
+            created_at: Timestamp::default(),
+            started_at: None,
+            finished_at: None,
+            restart_count: 0,
+            engine_health: EngineHealth::None,
+            networks: Default::default(),
+            resources: Default::default(),
+            restart_policy: Name::default(),
+            anonymous_volumes: Default::default(),
+            adopted: false,
+            inspected: true,
+        };
+        container.networks.extend(networks.iter().map(|id| (Name::from(*id), attachment(id))));
+        Arc::new(container)
+    };
+    let user = |level: u32, container: Arc<Container>| User { level, containers: vec![container] };
+    let users = || {
+        vec![
+            user(0, container("db", RunState::Running, &["id-1", "id-2"])),
+            user(1, container("app", RunState::Running, &["id-1"])),
+            user(2, container("web", RunState::Paused, &["id-1", "id-2"])),
+            user(2, container("moved", RunState::Running, &["id-2"])),
+            user(3, container("ended", RunState::Exited, &["id-1"])),
+        ]
+    };
+    let at = |level: u32| place(&next, &view.networks, &BTreeSet::new(), level, users);
+    let names = |set: &BTreeSet<Name>| set.iter().map(Name::to_string).collect::<Vec<_>>().join(",");
+    let told = |place: &Place| {
+        let older = &place.older[&Name::from("id-1")];
+        (place.current.as_ref().map(|n| n.id.to_string()).unwrap_or_default(), names(&older.to_join), names(&older.to_leave))
+    };
+    let id = "id-2".to_owned();
+    assert_eq!(told(&at(0)), (id.clone(), "app".to_owned(), "app,web".to_owned()));
+    assert_eq!(told(&at(1)), (id.clone(), "app".to_owned(), "web".to_owned()));
+    assert_eq!(told(&at(2)), (id, "app".to_owned(), String::new()));
+    // While nothing is replaced nobody is asked for.
+    let still = place(&first, &view.networks[..1], &BTreeSet::new(), 0, || panic!("nobody is asked for"));
+    assert!(still.older.is_empty() && still.current.is_some());
+    // A break is left by all as soon as it is approved, and not before.
+    let wide = changed(serde_json::json!({"subnet": "10.9.0.0/16", "internal": true}));
+    let only = &view.networks[..1];
+    assert!(place(&wide, only, &BTreeSet::new(), 0, users).current.is_some());
+    let approved = BTreeSet::from([break_step(&wide, &only[0]).hash()]);
+    let broken = place(&wide, only, &approved, 0, users);
+    assert!(broken.current.is_none() && broken.older.len() == 1);
 }

@@ -386,6 +386,48 @@ fn an_adopted_container_keeps_its_name_and_networks_until_it_is_replaced() {
 }
 
 #[test]
+fn what_others_may_change_stays_as_they_left_it() {
+    let spec = "{image: a:1, networks: [data], resources: {memory: 64Mi, pids: 50}}";
+    let mut model = Model::new(service(spec, ""));
+    model.desired.ignored = vec!["/container/resources/memory".into(), "/container/networks".into(), "/container/restart".into()];
+    model.settle();
+    let container = Arc::make_mut(&mut model.view.containers[0]);
+    assert_eq!(container.resources.memory_bytes, 64 << 20, "a new container gets what the manifest says");
+    container.resources.memory_bytes = 7 << 20;
+    container.resources.pids = 7;
+    container.restart_policy = "no".into();
+    container.networks.clear();
+    assert_snapshot!(model.plan());
+    model.settle();
+    let container = &model.view.containers[0];
+    assert_eq!((container.resources.memory_bytes, container.resources.pids, container.restart_policy.as_str()), (7 << 20, 50, "no"));
+    assert!(container.networks.is_empty());
+    // A limit that others lifted takes no new container either.
+    Arc::make_mut(&mut model.view.containers[0]).resources.memory_bytes = 0;
+    assert!(model.current().is_empty(), "{}", model.plan());
+    model.desired.ignored = vec!["/container/resources".into()];
+    Arc::make_mut(&mut model.view.containers[0]).resources.pids = 9;
+    assert!(!model.plan().contains("pids"), "{}", model.plan());
+}
+
+#[test]
+fn drift_is_left_alone_for_as_long_as_the_manifest_says() {
+    let mut model = Model::new(service("{image: a:1, networks: [data], resources: {memory: 64Mi}}", ""));
+    model.desired.hold_off_ms = 10_000;
+    model.settle();
+    Arc::make_mut(&mut model.view.containers[0]).resources.memory_bytes = 7 << 20;
+    assert!(!model.step(), "{}", model.plan());
+    assert_snapshot!(model.plan());
+    let until = model.current().steps[0].waits[0].until();
+    model.clock += 9_000;
+    assert!(!model.step());
+    assert_eq!(model.current().steps[0].waits[0].until(), until, "it counts from the first look");
+    model.clock += 1_000;
+    model.settle();
+    assert_eq!(model.view.containers[0].resources.memory_bytes, 64 << 20);
+}
+
+#[test]
 fn files_of_a_read_only_container_are_binds() {
     let configs = "configs: [{name: c, target: /etc/c, content: hello, mode: \"0440\"}]";
     let mut model = Model::new(service(&format!("{{image: a:1, networks: [data], readOnly: true, {configs}}}"), ""));

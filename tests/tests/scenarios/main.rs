@@ -9,6 +9,7 @@ mod engine_away;
 mod faults;
 mod folder;
 mod kill_points;
+mod leaves;
 mod moving;
 mod platform;
 mod repairs;

@@ -171,3 +171,24 @@ fn a_namespace_that_a_foreign_project_uses_is_refused_until_it_is_free() {
     world.docker.remove(&foreign);
     world.settled(1);
 }
+
+#[test]
+fn what_others_may_change_stays_and_the_rest_is_put_back_after_a_while() {
+    let drift = json!({ "ignore": ["/container/resources/pids"], "holdOff": "1s" });
+    let app = sleeper("app").set("resources", json!({ "memory": "32Mi", "pids": 50 })).spec("drift", drift);
+    let mut world = World::up(&[app]);
+    let old = world.container("app");
+    let update = |world: &World, body: &serde_json::Value| {
+        world.docker.must("POST", &format!("/containers/{}/update", old.id), Some(body));
+    };
+    let limit = |world: &World, field: &str| {
+        world.docker.must("GET", &format!("/containers/{}/json", old.id), None)["HostConfig"][field].as_i64().unwrap_or_default()
+    };
+    let memory = |mib: i64| json!({ "Memory": mib << 20, "MemorySwap": mib << 21 });
+    update(&world, &json!({ "PidsLimit": 99 }));
+    update(&world, &memory(48));
+    world.until_event("app", "Repaired", "memory");
+    assert_eq!((limit(&world, "Memory"), limit(&world, "PidsLimit")), (32 << 20, 99), "the one was put back, the other one stays");
+    assert_eq!(world.container("app").life(), old.life());
+    assert_eq!(world.reconcile_all(2), 0, "nothing is left to do");
+}

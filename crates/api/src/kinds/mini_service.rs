@@ -231,13 +231,31 @@ pub struct Drift {
     /// `Repair` or `Report`. Default Repair.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<DriftMode>,
-    /// JSON pointers of fields that others may change.
+    /// JSON pointers of fields that others may change: `/container/networks`, `/container/networkOptions`, `/container/resources` and what
+    /// is in it, `/container/restart`. A new container gets what the manifest says; one that is there keeps what it has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<String>,
-    /// How long to wait before repairing. Default 0s.
+    /// How long to wait before repairing what somebody else changed. Default 0s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_off: Option<Duration>,
 }
+
+/// The number of replicas, as `drift.ignore` names it: on a single host nobody but us changes it.
+const REPLICAS: &str = "/container/replicas";
+
+/// What `drift.ignore` may name: everything of a container that the engine lets others change in place.
+pub const IGNORABLE: [&str; 10] = [
+    "/container/networks",
+    "/container/networkOptions",
+    "/container/resources",
+    "/container/resources/cpus",
+    "/container/resources/memory",
+    "/container/resources/pids",
+    "/container/resources/reservations",
+    "/container/resources/reservations/cpus",
+    "/container/resources/reservations/memory",
+    "/container/restart",
+];
 
 /// Whether drift is repaired.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -444,11 +462,14 @@ pub fn validate(spec: &MiniServiceSpec, at: &FieldPath) -> Vec<Problem> {
         rules.not_in_effect(&at.key("critical"), "`critical`");
     }
     if let Some(drift) = &spec.drift {
-        if !drift.ignore.is_empty() {
-            rules.not_in_effect(&at.key("drift").key("ignore"), "`drift.ignore`");
-        }
-        if drift.hold_off.is_some() {
-            rules.not_in_effect(&at.key("drift").key("holdOff"), "`drift.holdOff`");
+        for (i, pointer) in drift.ignore.iter().enumerate() {
+            let path = at.key("drift").key("ignore").index(i);
+            if pointer == REPLICAS {
+                rules.not_in_effect(&path, "`drift.ignore` of the number of replicas");
+            } else if !IGNORABLE.contains(&pointer.as_str()) {
+                let message = format!("`{pointer}` is nothing that others can change on a container");
+                rules.error(Code::BadFormat, &path, message, format!("one of {}", IGNORABLE.join(", ")));
+            }
         }
     }
     rules.problems

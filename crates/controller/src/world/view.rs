@@ -7,8 +7,8 @@ use qm_api::meta::ObjectKey;
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::desired::{DesiredNetwork, DesiredService, Form, HealthCheck, HealthKind, MountSource};
-use qm_plan::kinds::network::{self, NetworkView, Stand};
-use qm_plan::observed::{Container, Gap, Network, Older, Place, RunState, ServiceView};
+use qm_plan::kinds::network::{self, NetworkView, Stand, User};
+use qm_plan::observed::{Container, Gap, Network, Place, RunState, ServiceView};
 use qm_plan::own::external_probe_id;
 
 use super::{Inner, Link, World};
@@ -116,40 +116,12 @@ impl Inner {
 
     /// Where the containers of a service are to be for one Network.
     fn place(&self, key: &ObjectKey, service: &ObjectKey, approved: &BTreeSet<String>) -> Place {
-        let networks = self.networks_of(key);
         let Some(desired) = self.nets.get(key) else { return Place::default() };
-        let (current, is_outdated) = match network::stand(desired, &networks) {
-            Stand::Absent => return Place::default(),
-            Stand::There(network) => (Some(network.clone()), false),
-            Stand::Beside(network) => (Some(network.clone()), !desired.deleting),
-            Stand::InTheWay(old) if !desired.deleting && approved.contains(&network::break_step(desired, old).hash()) => (None, false),
-            Stand::InTheWay(network) => (Some(network.clone()), false),
+        let users = || {
+            let user = |user: ObjectKey| User { level: self.graph.level(&user), containers: self.containers_of(&user) };
+            self.users_of_network(key).into_iter().map(user).collect()
         };
-        let is_older = |n: &&Arc<Network>| current.as_ref().is_none_or(|current| n.id != current.id && n.name != current.name);
-        let mut older: BTreeMap<Name, Older> = networks.iter().filter(is_older).map(|n| (n.id.clone(), Older::default())).collect();
-        if let (Some(current), false) = (&current, older.is_empty()) {
-            self.fill_older(key, service, current, &mut older);
-        }
-        Place { current, older, is_outdated }
-    }
-
-    fn fill_older(&self, network: &ObjectKey, service: &ObjectKey, current: &Network, older: &mut BTreeMap<Name, Older>) {
-        let level = self.graph.level(service);
-        for user in self.users_of_network(network) {
-            let leaves_first = self.graph.level(&user) > level;
-            for container in self.containers_of(&user).iter().filter(|c| c.state.is_up()) {
-                let has_joined = container.networks.values().any(|a| a.network_id == current.id);
-                for attachment in container.networks.values() {
-                    let Some(older) = older.get_mut(&attachment.network_id) else { continue };
-                    if !has_joined {
-                        older.to_join.insert(container.name.clone());
-                    }
-                    if leaves_first {
-                        older.to_leave.insert(container.name.clone());
-                    }
-                }
-            }
-        }
+        network::place(desired, &self.networks_of(key), approved, self.graph.level(service), users)
     }
 
     /// Who may go on when somebody joined or left this network: its owner and, when it is replaced and the last one has joined its

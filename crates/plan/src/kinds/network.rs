@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::desired::{DesiredNetwork, engine_name};
 use crate::leaf::hex_digest;
-use crate::observed::{Gap, Network};
+use crate::observed::{Container, Gap, Network, Older, Place};
 use crate::plan::{Finding, Plan};
 use crate::stamp::Stamp;
 use crate::step::{Action, Cause, NetworkBody, Step, Wait};
@@ -117,6 +117,53 @@ fn is_in_the_way(desired: &DesiredNetwork, network: &Network) -> bool {
 pub fn overlaps(subnet: Option<&str>, network: &Network) -> bool {
     let Some(wanted) = subnet.and_then(|s| Cidr::parse(s).ok()) else { return false };
     network.subnets.iter().filter_map(|s| Cidr::parse(s).ok()).any(|range| range.overlaps(wanted))
+}
+
+/// A service that uses a network.
+#[derive(Clone, Debug, Default)]
+pub struct User {
+    /// Its level in the dependency graph.
+    pub level: u32,
+    /// Its containers.
+    pub containers: Vec<Arc<Container>>,
+}
+
+/// Where the containers of a service of this level are to be. `users` = all services that use the network, asked for only while it is
+/// replaced; `approved` = the step hashes that people approved.
+pub fn place(
+    desired: &DesiredNetwork,
+    networks: &[Arc<Network>],
+    approved: &BTreeSet<String>,
+    level: u32,
+    users: impl FnOnce() -> Vec<User>,
+) -> Place {
+    let (current, is_outdated) = match stand(desired, networks) {
+        Stand::Absent => return Place::default(),
+        Stand::There(network) => (Some(network.clone()), false),
+        Stand::Beside(network) => (Some(network.clone()), !desired.deleting),
+        Stand::InTheWay(old) if !desired.deleting && approved.contains(&break_step(desired, old).hash()) => (None, false),
+        Stand::InTheWay(network) => (Some(network.clone()), false),
+    };
+    let is_older = |n: &&Arc<Network>| current.as_ref().is_none_or(|current| n.id != current.id && n.name != current.name);
+    let mut older: BTreeMap<Name, Older> = networks.iter().filter(is_older).map(|n| (n.id.clone(), Older::default())).collect();
+    if let (Some(current), false) = (&current, older.is_empty()) {
+        for user in users() {
+            for container in user.containers.iter().filter(|c| c.state.is_up()) {
+                let has_joined = container.networks.values().any(|a| a.network_id == current.id);
+                for attachment in container.networks.values() {
+                    let Some(older) = older.get_mut(&attachment.network_id) else { continue };
+                    if !has_joined {
+                        older.to_join.insert(container.name.clone());
+                    }
+                    // Who depends on others leaves before them.
+                    if user.level > level {
+                        older.to_leave.insert(container.name.clone());
+                    }
+                }
+            }
+        }
+    }
+    Place { current, older, is_outdated }
 }
 
 /// The step that breaks a network which is in the way: what a person approves.

@@ -8,7 +8,7 @@ use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::check::check;
 use qm_plan::desired::{DesiredService, Files, MountSource, Rollout};
-use qm_plan::kinds::mini_service::{Context, Gate, plan_service};
+use qm_plan::kinds::mini_service::{Context, DriftMemory, Gate, plan_service};
 use qm_plan::leaf::spec_hash;
 use qm_plan::observed::{Attachment, Container, EngineHealth, Health, Image, Network, Place, RunState, ServiceView};
 use qm_plan::own::is_healthy;
@@ -37,6 +37,7 @@ pub(crate) struct Model {
     pub(crate) settled_generation: u64,
     pub(crate) settled_networks: BTreeSet<Name>,
     pub(crate) not_adoptable: Vec<String>,
+    pub(crate) drift: DriftMemory,
     pub(crate) suspended: Option<String>,
     pub(crate) last: Plan,
     pub(crate) images: BTreeSet<Name>,
@@ -79,6 +80,7 @@ impl Model {
             settled_generation: 0,
             settled_networks: BTreeSet::new(),
             not_adoptable: Vec::new(),
+            drift: DriftMemory::default(),
             suspended: None,
             last: Plan::default(),
             images: BTreeSet::new(),
@@ -140,6 +142,7 @@ impl Model {
             brake: self.brake.clone(),
             dependents_leaving: Vec::new(),
             not_adoptable: self.not_adoptable.clone(),
+            drift: &self.drift,
         };
         let plan = plan_service(&self.desired, &context);
         let ours: BTreeSet<Name> = self.view.containers.iter().map(|c| c.id.clone()).collect();
@@ -155,6 +158,8 @@ impl Model {
     pub(crate) fn step(&mut self) -> bool {
         let plan = self.current();
         self.last = plan.clone();
+        let now = Timestamp::from_millis(self.clock);
+        self.drift.see(&plan, now);
         if plan.steps.is_empty() {
             self.settled_generation = self.desired.generation;
             self.settled_networks = self.view.networks.values().filter_map(|place| Some(place.current.as_ref()?.id.clone())).collect();

@@ -9,7 +9,7 @@ use qm_api::name::Name;
 use super::Planner;
 use crate::desired::{DesiredAttachment, EngineResources, engine_name, restart_policy};
 use crate::leaf::engine_resources;
-use crate::observed::{Attachment, Container, Network, Older, Place};
+use crate::observed::{Attachment, Container, Network, Older, Place, RunState};
 use crate::plan::Plan;
 use crate::step::{Action, Cause, ContainerRef, Join, Step, Wait};
 
@@ -58,7 +58,8 @@ pub(super) fn plan_networks(planner: &Planner<'_>, slot: u32, container: &Contai
     }
     // An adopted container stays in networks that are nobody's of ours: until its replacement it is what it was.
     let is_kept = |a: &Attachment| container.adopted && !planner.ctx.view.our_networks.contains(&a.network_id);
-    for (name, _) in container.networks.iter().filter(|(name, a)| !settled.contains(*name) && !is_kept(a)) {
+    let others_may = may_others(planner, container, "/container/networks");
+    for (name, _) in container.networks.iter().filter(|(name, a)| !others_may && !settled.contains(*name) && !is_kept(a)) {
         let cause = match planner.difference("networks", name.to_string(), "not joined".to_owned()) {
             Cause::Changed { .. } => Cause::Leaves { network: name.to_string() },
             drift => drift,
@@ -74,6 +75,11 @@ pub(super) fn plan_moves(planner: &Planner<'_>, slot: u32, container: &Container
     for wanted in &planner.spec.networks {
         plan_move(planner, slot, container, wanted, &mut Vec::new(), plan);
     }
+}
+
+/// Whether others may change this field of a container. One that was never started is still in the making.
+fn may_others(planner: &Planner<'_>, container: &Container, pointer: &str) -> bool {
+    container.state != RunState::Created && planner.desired.ignores(pointer)
 }
 
 /// Whether a container is in a network that another one takes the place of.
@@ -160,6 +166,9 @@ fn attachment_difference(
 ) -> Option<Cause> {
     let name = &wanted.network;
     let Some(found) = found else {
+        if may_others(planner, container, "/container/networks") {
+            return None;
+        }
         // Nobody took it out of a network that was not there when all was as wanted.
         if !planner.ctx.settled_networks.contains(&network.id) {
             return Some(Cause::Joins { network: name.to_string() });
@@ -172,6 +181,9 @@ fn attachment_difference(
     // A container that was never started knows the network by the name it was given.
     if !found.network_id.is_empty() && found.network_id != network.id {
         return Some(planner.difference("networks", format!("an older {name}"), name.to_string()));
+    }
+    if may_others(planner, container, "/container/networkOptions") {
+        return None;
     }
     // What was adopted may have been called otherwise: its own name comes with the replacement.
     let is_due = |alias: &&String| !(container.adopted && alias.as_str() == planner.desired.key.name.as_str());
@@ -187,18 +199,36 @@ fn attachment_difference(
 
 /// Plans limits and restart policy; gives the indices of steps that must come before its start.
 pub(super) fn plan_resources(planner: &Planner<'_>, slot: u32, container: &Container, plan: &mut Plan) -> Vec<usize> {
-    let mut wanted = engine_resources(planner.spec);
+    let mut wanted = wanted_resources(planner, container);
     if planted(Mutant::RestlessDrift) {
         wanted.pids = container.resources.pids + 1;
     }
     let policy = restart_policy(planner.spec);
     let found = container.resources;
     let cause = resource_difference(&found, &wanted).map(|(field, found, wanted)| planner.difference(field, found, wanted)).or_else(|| {
-        (!is_policy(container, policy)).then(|| planner.difference("restart", container.restart_policy.to_string(), policy.to_owned()))
+        (!is_policy(container, policy) && !planner.desired.ignores("/container/restart"))
+            .then(|| planner.difference("restart", container.restart_policy.to_string(), policy.to_owned()))
     });
     let Some(cause) = cause else { return Vec::new() };
+    // What others may change stays as they left it, also when something else is put back.
+    let policy = if planner.desired.ignores("/container/restart") { container.restart_policy.as_str() } else { policy };
     let action = Action::Update { container: container.id.clone(), resources: wanted, restart_policy: policy.to_owned() };
     vec![plan.push(planner.step(slot, action, cause))]
+}
+
+/// The limits of a container that is there: those that others may change are what they are.
+fn wanted_resources(planner: &Planner<'_>, container: &Container) -> EngineResources {
+    let (wanted, found) = (engine_resources(planner.spec), container.resources);
+    let keep = |name: &str, found: i64, wanted: i64| {
+        if planner.desired.ignores(&format!("/container/resources/{name}")) { found } else { wanted }
+    };
+    EngineResources {
+        nano_cpus: keep("cpus", found.nano_cpus, wanted.nano_cpus),
+        memory_bytes: keep("memory", found.memory_bytes, wanted.memory_bytes),
+        memory_reservation_bytes: keep("reservations/memory", found.memory_reservation_bytes, wanted.memory_reservation_bytes),
+        pids: keep("pids", found.pids, wanted.pids),
+        cpu_shares: keep("reservations/cpus", found.cpu_shares, wanted.cpu_shares),
+    }
 }
 
 /// What others call `always` differs from `unless-stopped` only after a restart of the engine, and only for who was stopped: no reason to
@@ -222,12 +252,12 @@ fn resource_difference(found: &EngineResources, wanted: &EngineResources) -> Opt
 /// Docker can lower and raise the limits of memory and processors in place, but not lift them: that takes a new container.
 /// Seen with API 1.41: `Memory: -1` is refused, `NanoCpus: 0` means "no change".
 pub(super) fn has_limit_to_lift(planner: &Planner<'_>, container: &Container) -> bool {
-    let (found, wanted) = (container.resources, engine_resources(planner.spec));
+    let (found, wanted) = (container.resources, wanted_resources(planner, container));
     (wanted.memory_bytes == 0 && found.memory_bytes > 0) || (wanted.nano_cpus == 0 && found.nano_cpus > 0)
 }
 
 pub(super) fn lifted_limit(planner: &Planner<'_>, container: &Container) -> Cause {
-    let (field, found, wanted) = resource_difference(&container.resources, &engine_resources(planner.spec))
+    let (field, found, wanted) = resource_difference(&container.resources, &wanted_resources(planner, container))
         .unwrap_or_else(|| ("image", container.image_id.to_string(), "the pinned one".to_owned()));
     planner.difference(field, found, wanted)
 }

@@ -44,6 +44,21 @@ pub struct PendingRestart {
     pub containers: BTreeMap<Name, Option<Timestamp>>,
 }
 
+/// What is remembered of drift: when each difference was seen first. Losing it costs patience and nothing else.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DriftMemory {
+    /// By replica and cause, in words.
+    pub seen: BTreeMap<(u32, String), Timestamp>,
+}
+
+impl DriftMemory {
+    /// Notes the differences that a plan found: those that are new are first seen now, those that are gone are forgotten.
+    pub fn see(&mut self, plan: &Plan, now: Timestamp) {
+        let found = plan.steps.iter().filter(|s| s.cause.is_drift()).map(|s| (s.slot, s.cause.to_string()));
+        self.seen = found.map(|key| (key.clone(), self.seen.get(&key).copied().unwrap_or(now))).collect();
+    }
+}
+
 /// Everything besides the manifest that a plan depends on.
 #[derive(Clone, Debug)]
 pub struct Context<'a> {
@@ -79,6 +94,8 @@ pub struct Context<'a> {
     pub brake: Option<Wait>,
     /// Mini services that depend on this one and are still being taken down.
     pub dependents_leaving: Vec<ObjectKey>,
+    /// What is remembered of drift.
+    pub drift: &'a DriftMemory,
     /// Why containers that are to be adopted are not, in words; empty where all is well.
     pub not_adoptable: Vec<String>,
 }
@@ -117,8 +134,10 @@ pub fn plan_service(desired: &DesiredService, ctx: &Context<'_>) -> Plan {
     } else {
         planner.bring_up(&mut plan);
     }
-    if desired.drift == DriftMode::Report {
-        report_drift(desired, &mut plan);
+    match desired.drift {
+        DriftMode::Report => report_drift(desired, &mut plan),
+        DriftMode::Repair if desired.hold_off_ms > 0 => hold_drift(desired, ctx, &mut plan),
+        DriftMode::Repair => {}
     }
     if let Some(by) = ctx.suspended.as_ref().filter(|_| !planted(Mutant::SuspendIgnored)) {
         plan.steps.iter_mut().for_each(|step| step.waits.push(Wait::Suspended { by: by.clone() }));
@@ -135,6 +154,18 @@ fn report_drift(desired: &DesiredService, plan: &mut Plan) {
         let message = format!("replica {}: {}", step.slot, step.cause);
         if told.insert(message.clone()) {
             plan.findings.push(Finding { object: desired.key.clone(), reason: Reason::Drift, message, stalls: false });
+        }
+    }
+}
+
+/// Drift that is to be left alone for a while.
+fn hold_drift(desired: &DesiredService, ctx: &Context<'_>, plan: &mut Plan) {
+    for step in plan.steps.iter_mut().filter(|step| step.cause.is_drift()) {
+        // What was seen first in the future was so before the clock went back: now.
+        let since = ctx.drift.seen.get(&(step.slot, step.cause.to_string())).copied().filter(|at| *at <= ctx.now).unwrap_or(ctx.now);
+        let until = since.plus_millis(i64::try_from(desired.hold_off_ms).unwrap_or(i64::MAX));
+        if until > ctx.now {
+            step.waits.push(Wait::HoldOff { until });
         }
     }
 }
