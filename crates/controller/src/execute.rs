@@ -20,6 +20,9 @@ use crate::docker::error::Retry;
 use crate::events::EventType;
 use crate::mirror::Thing;
 
+/// So often in a row a network may not be let go before that is told: after some eight seconds it is no container that is just ending.
+const QUIET_FAILURES: u32 = 4;
+
 /// What came of a plan.
 #[derive(Debug, Default)]
 pub(crate) struct Executed {
@@ -108,10 +111,16 @@ impl Controller {
                 tracing::info!(object = %key, "{what}");
                 self.tell(key, EventType::Normal, event_reason(step), what);
             }
-            // Nobody has to do anything about it, and in a moment it goes.
             Err(error) if error.is_in_use() => {
                 self.metrics.steps.with_label_values(&[verb, "busy"]).inc();
-                tracing::debug!(object = %key, error = error.line(), "{what}");
+                // Containers that are just ending: in a moment it goes, and nobody has to do anything about it.
+                if self.remember(key, |m| m.failures) < QUIET_FAILURES {
+                    tracing::debug!(object = %key, error = error.line(), "{what}");
+                } else {
+                    let message = format!("{what}: {}", error.trouble().message);
+                    tracing::warn!(object = %key, "{message}");
+                    self.tell(key, EventType::Warning, Reason::NetworkInUse, message);
+                }
             }
             Err(error) => {
                 self.metrics.steps.with_label_values(&[verb, "error"]).inc();

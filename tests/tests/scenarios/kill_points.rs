@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use qm_tests::support::engine::{Engine, Options};
+use qm_tests::support::engine::{Engine, MISCOUNTS, Options};
 use qm_tests::support::manifests::{Service, sleeper, web};
 use qm_tests::support::proxy::Side;
+
 use qm_tests::support::world::{LONG, World};
 use serde_json::json;
 
@@ -73,7 +74,7 @@ fn arrive(world: &mut World, engine: &mut Engine, goal: Goal) {
             let label = format!("quaymaster.dev/instance={ns}");
             let mut leaks = 0;
             world.operator.until_within(LONG, "nothing left", |o| {
-                if leaks == 0 && docker.labelled(&label).is_empty() && o.log().contains("has active endpoints") {
+                if leaks == 0 && docker.labelled(&label).is_empty() && o.log().contains(MISCOUNTS) {
                     // Docker 20.10 may miscount the endpoints of a network when a request is cancelled half-way: it shows none, and says
                     // that there are some. Only its restart mends that.
                     println!("the engine counts endpoints that are not there; it is restarted");

@@ -121,7 +121,7 @@ impl DockerError {
     /// What it means for the service it happened to. The engine's texts are matched in their long-standing parts.
     pub fn trouble(&self) -> Trouble {
         if self.is_in_use() {
-            let message = "the engine still counts containers in the network that is to go: it is tried again".to_owned();
+            let message = "the engine still counts containers in the network; it is tried again, and where none is left only a restart of the engine helps".to_owned();
             return Trouble { reason: Reason::NetworkInUse, message, terminal: false };
         }
         let message = self.line();
