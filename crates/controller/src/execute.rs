@@ -107,6 +107,7 @@ impl Controller {
         let what = format!("{verb} {}: {}", target_text(step), step.cause);
         match &outcome {
             Ok(_) => {
+                self.remember(key, |m| m.drift.took(step));
                 self.metrics.steps.with_label_values(&[verb, "ok"]).inc();
                 tracing::info!(object = %key, "{what}");
                 self.tell(key, EventType::Normal, event_reason(step), what);

@@ -77,6 +77,7 @@ impl Controller {
                                 m.failures = 0;
                                 m.backoff_until_ms = 0;
                                 m.taken.clear();
+                                m.drift.put_back.clear();
                             });
                             wanted.extend(self.wanted(&snapshot, object));
                         }

@@ -199,7 +199,11 @@ impl Controller {
             not_adoptable,
         };
         let plan = plan_service(desired, &context);
-        self.remember(key, |m| m.drift.see(&plan, now));
+        // What was not seen is not put back.
+        let is_blind = !view.gaps.is_empty() || plan.findings.iter().any(|f| f.reason == Reason::Unknown);
+        if !is_blind {
+            self.remember(key, |m| m.drift.see(&plan, now));
+        }
         plan
     }
 

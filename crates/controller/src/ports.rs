@@ -186,6 +186,7 @@ impl Operator {
                     m.failures = 0;
                     m.backoff_until_ms = 0;
                     m.taken.clear();
+                    m.drift.put_back.clear();
                 });
                 controller.world.forgive(&object.key);
             }

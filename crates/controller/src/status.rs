@@ -15,6 +15,7 @@ use qm_plan::desired::{DesiredService, Rollout};
 use qm_plan::kinds::network::current;
 use qm_plan::observed::ServiceView;
 use qm_plan::own::{healthy_at, replicas};
+use qm_plan::plan::Finding;
 use qm_store::{Durability, Store, StoreError};
 use serde_json::Value;
 
@@ -380,10 +381,16 @@ fn conditions_of(
         let reason = if suspended.is_some() { Reason::Suspended } else { Reason::AsWanted };
         conditions.push(condition(ConditionType::Suspended, suspended.is_some(), reason, suspended.unwrap_or_default(), generation, now));
     }
-    let drifts: Vec<&str> = memory.findings.iter().filter(|f| f.reason == Reason::Drift).map(|f| f.message.as_str()).collect();
+    let is_drift = |f: &&Finding| matches!(f.reason, Reason::Drift | Reason::Contested);
+    let drifts: Vec<&str> = memory.findings.iter().filter(is_drift).map(|f| f.message.as_str()).collect();
+    let is_contested = memory.findings.iter().any(|f| f.reason == Reason::Contested);
     let had_drifted = object.status["conditions"].as_array().is_some_and(|list| list.iter().any(|c| c["type"] == "Drifted"));
     if !drifts.is_empty() || had_drifted {
-        let reason = if drifts.is_empty() { Reason::AsWanted } else { Reason::Drift };
+        let reason = match drifts.is_empty() {
+            true => Reason::AsWanted,
+            false if is_contested => Reason::Contested,
+            false => Reason::Drift,
+        };
         conditions.push(condition(ConditionType::Drifted, !drifts.is_empty(), reason, &drifts.join("; "), generation, now));
     }
     let is_rolled_back = held.filter(|f| f.reason == Reason::RolledBack);

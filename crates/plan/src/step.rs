@@ -479,6 +479,11 @@ pub enum Wait {
         /// Until then.
         until: Timestamp,
     },
+    /// Somebody changes it again and again: it is left alone for a while.
+    Contested {
+        /// Until then.
+        until: Timestamp,
+    },
     /// A person must approve it.
     Approval,
     /// A spent budget must recover; `None` when only a person or a changed input can free it.
@@ -510,7 +515,7 @@ impl Wait {
     pub fn until(&self) -> Option<Timestamp> {
         match self {
             Self::Tried { until, .. } | Self::Budget { until, .. } => *until,
-            Self::Backoff { until } | Self::Settled { until, .. } | Self::HoldOff { until } => Some(*until),
+            Self::Backoff { until } | Self::Settled { until, .. } | Self::HoldOff { until } | Self::Contested { until } => Some(*until),
             _ => None,
         }
     }
@@ -539,6 +544,7 @@ impl fmt::Display for Wait {
             Self::Paused { message } => f.write_str(message),
             Self::Reported => f.write_str("drift is only reported"),
             Self::HoldOff { .. } => f.write_str("drift is left alone for a while"),
+            Self::Contested { .. } => f.write_str("contested: it was changed again after it was put back"),
             Self::Approval => f.write_str("approval"),
             Self::Budget { evidence, .. } => write!(f, "budget spent: {evidence}"),
             Self::Backoff { .. } => f.write_str("pause after a failure"),

@@ -428,6 +428,63 @@ fn drift_is_left_alone_for_as_long_as_the_manifest_says() {
 }
 
 #[test]
+fn what_is_changed_again_after_it_was_put_back_is_contested() {
+    let mut model = Model::new(service("{image: a:1, networks: [data], resources: {memory: 64Mi}}", ""));
+    model.settle();
+    let by_hand = |model: &mut Model, mib: i64| Arc::make_mut(&mut model.view.containers[0]).resources.memory_bytes = mib << 20;
+    let memory = |model: &Model| model.view.containers[0].resources.memory_bytes >> 20;
+    by_hand(&mut model, 7);
+    model.settle();
+    assert_eq!(memory(&model), 64, "the first time it is put back at once");
+    let put_back = model.clock;
+    model.clock += 1_000;
+    by_hand(&mut model, 8);
+    assert!(!model.step(), "{}", model.plan());
+    assert_snapshot!(model.plan());
+    // Another field is not contested, and neither is what stands still.
+    Arc::make_mut(&mut model.view.containers[0]).networks.clear();
+    model.settle();
+    assert!(!model.view.containers[0].networks.is_empty());
+    assert_eq!(memory(&model), 8);
+    Arc::make_mut(&mut model.view.containers[0]).state = RunState::Exited;
+    model.settle();
+    assert_eq!(
+        (model.view.containers[0].state, memory(&model)),
+        (RunState::Running, 64),
+        "a container that is started is started as it should be"
+    );
+    // Long after it was put back it is a change like any other.
+    model.clock = put_back + 2 * qm_plan::kinds::mini_service::CONTEST_MS;
+    by_hand(&mut model, 9);
+    model.settle();
+    assert_eq!(memory(&model), 64);
+    model.clock += 1_000;
+    by_hand(&mut model, 10);
+    assert!(!model.step());
+    model.clock += qm_plan::kinds::mini_service::CONTEST_MS;
+    model.settle();
+    assert_eq!(memory(&model), 64, "waiting ends by itself");
+}
+
+#[test]
+fn a_limit_that_others_set_again_and_again_replaces_once() {
+    let mut model = Model::new(service("{image: a:1, networks: [data]}", ""));
+    model.settle();
+    let by_hand = |model: &mut Model| Arc::make_mut(&mut model.view.containers[0]).resources.memory_bytes = 7 << 20;
+    let first = model.view.containers[0].id.clone();
+    by_hand(&mut model);
+    model.settle();
+    let second = model.view.containers[0].id.clone();
+    assert_ne!(first, second, "a limit is lifted by a new container");
+    by_hand(&mut model);
+    model.settle();
+    assert_eq!(model.view.containers[0].id, second, "{}", model.plan());
+    model.clock += qm_plan::kinds::mini_service::CONTEST_MS;
+    model.settle();
+    assert_eq!(model.view.containers[0].resources.memory_bytes, 0);
+}
+
+#[test]
 fn files_of_a_read_only_container_are_binds() {
     let configs = "configs: [{name: c, target: /etc/c, content: hello, mode: \"0440\"}]";
     let mut model = Model::new(service(&format!("{{image: a:1, networks: [data], readOnly: true, {configs}}}"), ""));

@@ -1,6 +1,7 @@
 //! Runs seeds of the simulation: one process a seed, so that nothing of one run reaches another.
 //!
-//! `sim --seed N` plays one; `sim --seeds A..B` starts such a process for each, some at a time.
+//! `sim --seed N` plays one; `sim --seeds A..B` starts such a process for each, some at a time. `sim --points N` kills the operator at every
+//! N-th write of each transition of the example platform, before and after it.
 
 use std::cell::Cell;
 use std::io::Write as _;
@@ -11,10 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
 use qm_api::mutant::{self, Mutant};
+use qm_tests::simulation::points::{Files, Point, transitions};
 use qm_tests::simulation::{self, Script, Verdict};
 
-const USAGE: &str =
-    "usage: sim (--seed N | --seeds A..B | --twice A..B | --recorded DIR) [--mutant NAME] [--log] [--shrink] [--jobs N] [--stop-at-first]";
+const USAGE: &str = "usage: sim (--seed N | --seeds A..B | --twice A..B | --recorded DIR | --points STRIDE) [--mutant NAME] [--log] [--shrink] [--jobs N] [--stop-at-first]";
 
 thread_local! {
     static SEED: Cell<u64> = const { Cell::new(0) };
@@ -55,6 +56,7 @@ struct Options {
     seeds: Option<(u64, u64)>,
     twice: Option<(u64, u64)>,
     recorded: Option<PathBuf>,
+    points: Option<u64>,
     mutant: Option<String>,
     log: bool,
     shrink: bool,
@@ -84,6 +86,7 @@ fn parse() -> Result<Options> {
             "--seeds" => options.seeds = Some(range(&value()?)?),
             "--twice" => options.twice = Some(range(&value()?)?),
             "--recorded" => options.recorded = Some(value()?.into()),
+            "--points" => options.points = Some(value()?.parse()?),
             "--mutant" => options.mutant = Some(value()?),
             "--jobs" => options.jobs = value()?.parse()?,
             "--keep" => options.keep = Some(value()?.split(',').filter(|t| !t.is_empty()).map(str::parse).collect::<Result<_, _>>()?),
@@ -109,6 +112,9 @@ fn run() -> Result<bool> {
     }
     if let Some(folder) = &options.recorded {
         return recorded(folder);
+    }
+    if let Some(stride) = options.points {
+        return points(stride.max(1), options.jobs);
     }
     match (options.seed, options.seeds) {
         (Some(seed), None) => one(seed, &options),
@@ -242,6 +248,63 @@ fn recorded(folder: &Path) -> Result<bool> {
     println!("{} seeds that failed once; {} mutants, not caught: {survivors:?}", failed_once.len(), Mutant::ALL.len());
     println!("mutants for which no seed was found yet: {unrecorded:?}");
     Ok(fine && survivors.is_empty())
+}
+
+/// The example platform, its files by their path.
+fn platform() -> Result<Files> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/platform");
+    let mut files = Files::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+                files.insert(path.strip_prefix(&root)?.to_string_lossy().into_owned(), text);
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Kills the operator before and after every `stride`-th write of each transition, and judges the end.
+fn points(stride: u64, jobs: usize) -> Result<bool> {
+    let mut fine = true;
+    for transition in transitions(&platform()?) {
+        let writes = match simulation::run_point(&transition, None) {
+            Ok(writes) => writes,
+            Err(wrong) => {
+                println!("{}: {wrong}", transition.name);
+                fine = false;
+                continue;
+            }
+        };
+        let all: Vec<Point> =
+            (1..=writes).step_by(stride as usize).flat_map(|write| [false, true].map(|after| Point { write, after })).collect();
+        let next = AtomicU64::new(0);
+        let failed: Mutex<Vec<String>> = Mutex::default();
+        std::thread::scope(|scope| {
+            for _ in 0..jobs.max(1) {
+                scope.spawn(|| {
+                    while let Some(point) = all.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                        if let Err(wrong) = simulation::run_point(&transition, Some(*point))
+                            && let Ok(mut failed) = failed.lock()
+                        {
+                            failed.push(format!("{point:?}: {wrong}"));
+                        }
+                    }
+                });
+            }
+        });
+        let failed = failed.into_inner().unwrap_or_default();
+        failed.iter().for_each(|line| println!("{}: {line}", transition.name));
+        println!("{}: {writes} writes, killed at {} points, {} failed", transition.name, all.len(), failed.len());
+        // A transition without writes shows nothing.
+        fine &= failed.is_empty() && writes > 10;
+    }
+    Ok(fine)
 }
 
 fn many(from: u64, to: u64, options: &Options) -> Result<bool> {

@@ -39,7 +39,9 @@ pub async fn converge(stage: &mut Stage, town: &Town, events_were_true: bool) {
             return;
         }
         let missing = what_is_wrong(stage, town).await;
-        slow.extend(slow_ones(town, &statuses(stage)));
+        let statuses = statuses(stage);
+        slow.extend(slow_ones(town, &statuses));
+        slow.extend(contested_ones(stage, &statuses));
         let now = stage.shared.now().mono_ms;
         if missing.is_empty() {
             if now - *right_since.get_or_insert(now) >= STEADY_MS {
@@ -97,6 +99,23 @@ fn slow_ones(town: &Town, statuses: &BTreeMap<Id, Value>) -> BTreeSet<Id> {
     town.services.iter().filter(|(id, s)| is_slow(id, s)).map(|(id, _)| id.clone()).collect()
 }
 
+/// What somebody changed again and again is left alone for a while. Whoever changed nothing, or once, contests nothing.
+fn contested_ones(stage: &Stage, statuses: &BTreeMap<Id, Value>) -> BTreeSet<Id> {
+    let contested: BTreeSet<Id> =
+        statuses.iter().filter(|(_, status)| has_finding(status, "Contested")).map(|(id, _)| id.clone()).collect();
+    let mut judge = stage.judge();
+    if judge.by_hand < 2 {
+        for (namespace, name) in &contested {
+            judge.violation(format!("{namespace}/{name} counts as contested, and nobody changed anything twice"));
+        }
+    }
+    contested
+}
+
+fn has_finding(status: &Value, reason: &str) -> bool {
+    status["findings"].as_array().into_iter().flatten().filter_map(Value::as_str).any(|f| f.starts_with(reason))
+}
+
 /// Whoever needs nobody slow must have his containers by now.
 fn judge_promptness(stage: &Stage, town: &Town, slow: &BTreeSet<Id>) {
     let mut slow = slow.clone();
@@ -122,10 +141,7 @@ fn judge_promptness(stage: &Stage, town: &Town, slow: &BTreeSet<Id>) {
 
 /// What was rolled back because the engine misbehaved is tried again by a person; gives whom that concerns.
 async fn retry_what_was_rolled_back(stage: &mut Stage, town: &Town) -> BTreeSet<Id> {
-    let is_held = |status: &Value| {
-        let findings = status["findings"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        findings.into_iter().any(|f| f.starts_with("RolledBack") || f.starts_with("RolloutPaused"))
-    };
+    let is_held = |status: &Value| has_finding(status, "RolledBack") || has_finding(status, "RolloutPaused");
     let held: BTreeSet<Id> = statuses(stage)
         .into_iter()
         .filter(|(id, status)| is_held(status) && town.services.get(id).is_some_and(Service::is_good))
@@ -138,7 +154,7 @@ async fn retry_what_was_rolled_back(stage: &mut Stage, town: &Town) -> BTreeSet<
 }
 
 /// A prune that is held waits for a person: this one says yes, since by now nothing is a mistake.
-async fn approve_what_is_held(stage: &mut Stage) {
+pub(super) async fn approve_what_is_held(stage: &mut Stage) {
     let (_, overview) = stage.api("GET", "/quaymaster/v1/overview", None).await;
     let held: Vec<String> = overview["sources"]
         .as_array()

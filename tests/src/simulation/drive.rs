@@ -238,7 +238,9 @@ impl Play {
                 let now = self.stage.shared.now();
                 let (what, strangers) = self.stage.sim.with(|engine| meddle::meddle(engine, now, &mut Rng::new(choice)));
                 self.stage.shared.log(&format!("   {what}"));
-                self.stage.judge().foreign.extend(strangers);
+                let mut judge = self.stage.judge();
+                judge.foreign.extend(strangers);
+                judge.by_hand += 1;
             }
             Act::Person(choice) => {
                 let mut rng = Rng::new(choice);

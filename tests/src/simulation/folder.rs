@@ -33,7 +33,10 @@ impl Disk {
         for path in paths {
             if new.get(&path) != self.files.get(&path) {
                 let hint = if new.contains_key(&path) { Hint::Closed } else { Hint::Gone };
-                hints.push((Key::new(Slot::Manifest, path), hint));
+                if is_manifest(&path) {
+                    hints.push((Key::new(Slot::Manifest, path.clone()), hint));
+                }
+                hints.push((Key::new(Slot::Attachment, path), hint));
             }
         }
         self.files = new;
@@ -59,16 +62,24 @@ impl Disk {
             return Scan::Unreadable { reason: "permission denied".to_owned() };
         }
         let refs = references();
-        let seen = self
-            .files
-            .iter()
-            .map(|(path, file)| {
-                let text = Text { file: file.clone(), refs: refs(path, &file.bytes).into() };
-                (Key::new(Slot::Manifest, path.clone()), Seen::Text(text))
-            })
-            .collect();
+        let mut seen = BTreeMap::new();
+        for (path, file) in self.files.iter().filter(|(path, _)| is_manifest(path)) {
+            let text = Text { file: file.clone(), refs: refs(path, &file.bytes).into() };
+            for attached in text.refs.iter() {
+                let found = match self.files.get(attached) {
+                    Some(file) => Seen::Text(Text { file: file.clone(), refs: Arc::default() }),
+                    None => Seen::Absent,
+                };
+                seen.insert(Key::new(Slot::Attachment, attached.clone()), found);
+            }
+            seen.insert(Key::new(Slot::Manifest, path.clone()), Seen::Text(text));
+        }
         Scan::Whole { seen, unreadable: BTreeSet::new(), problems: BTreeMap::new() }
     }
+}
+
+fn is_manifest(path: &RelPath) -> bool {
+    [".yaml", ".yml", ".json"].iter().any(|end| path.as_str().ends_with(end))
 }
 
 /// What one operator process knows of the folder.

@@ -201,6 +201,8 @@ pub struct Judge {
     pub still: BTreeSet<Id>,
     /// Networks that a person let break.
     pub approved_breaks: BTreeSet<Id>,
+    /// How often somebody changed something at the engine by hand.
+    pub by_hand: u32,
     /// Networks that were withdrawn at some time: those that are still there go with what was withdrawn.
     withdrawn: BTreeSet<Id>,
     /// Since when a running container has been in a network that is replaced and not in the one that takes its place: by the ids of the

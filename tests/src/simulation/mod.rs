@@ -11,6 +11,7 @@ pub mod folder;
 pub mod journal;
 pub mod judge;
 pub mod meddle;
+pub mod points;
 pub mod rng;
 pub mod script;
 pub mod stage;
@@ -27,22 +28,31 @@ const HORIZON: Duration = Duration::from_secs(4 * 3_600);
 /// Plays a script on a fresh thread and a runtime of its own.
 pub fn run(script: &Script, keep_log: bool) -> Verdict {
     let script = script.clone();
+    let played = in_virtual_time(async move || drive::play(&script, keep_log).await);
+    played.unwrap_or_else(|text| Verdict { violations: vec![text], ..Verdict::default() })
+}
+
+/// Plays a transition of a platform with the operator killed at a point, or at none.
+///
+/// # Errors
+/// What is wrong at the end, in words.
+pub fn run_point(transition: &points::Transition, point: Option<points::Point>) -> Result<u64, String> {
+    let transition = transition.clone();
+    in_virtual_time(async move || points::play(&transition, point).await).flatten()
+}
+
+/// Runs something on a fresh thread and a runtime of its own, whose clock jumps whenever nothing is left to do.
+fn in_virtual_time<T: Send + 'static>(play: impl AsyncFnOnce() -> T + Send + 'static) -> Result<T, String> {
     let thread = std::thread::Builder::new().name("sim".to_owned()).stack_size(16 << 20).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
         let local = tokio::task::LocalSet::new();
-        let played = local.block_on(&runtime, async { tokio::time::timeout(HORIZON, drive::play(&script, keep_log)).await });
-        played.unwrap_or_else(|_| Verdict {
-            violations: vec!["the run never ended: something waits for ever".to_owned()],
-            ..Verdict::default()
-        })
+        let played = local.block_on(&runtime, async { tokio::time::timeout(HORIZON, play()).await });
+        played.map_err(|_| "the run never ended: something waits for ever".to_owned())
     });
-    match thread.expect("a thread").join() {
-        Ok(verdict) => verdict,
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-            Verdict { violations: vec![format!("a panic: {}", text.unwrap_or_default())], ..Verdict::default() }
-        }
-    }
+    thread.expect("a thread").join().unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        Err(format!("a panic: {}", text.unwrap_or_default()))
+    })
 }
 
 /// Leaves out what is not needed for a script to fail. `fails` judges a candidate.

@@ -260,6 +260,11 @@ impl Stage {
         lock(&self.shared.weather).trap = Some(Trap { left: at_write, after });
     }
 
+    /// How many writes are left before the trap springs.
+    pub fn writes_to_trap(&self) -> Option<u64> {
+        lock(&self.shared.weather).trap.map(|trap| trap.left)
+    }
+
     /// Whether the disk under the store is full.
     pub fn set_full(&self, full: bool) {
         self.full.store(full, Ordering::Relaxed);

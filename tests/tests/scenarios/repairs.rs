@@ -97,6 +97,33 @@ fn a_renamed_container_gets_its_name_back() {
 }
 
 #[test]
+fn what_is_changed_again_after_a_repair_is_contested_until_somebody_decides() {
+    let mut town = Town::new();
+    let old = town.world.container("app");
+    let set = |town: &Town, mib: u64| {
+        let body = json!({ "Memory": mib << 20, "MemorySwap": (2 * mib) << 20 });
+        town.world.docker.must("POST", &format!("/containers/{}/update", old.id), Some(&body));
+    };
+    set(&town, 64);
+    town.world.until_event("app", "Repaired", "drift: memory");
+    town.world.settled(2);
+    set(&town, 48);
+    town.world.until_event("app", "Contested", "changed again after it was put back");
+    assert_eq!(town.world.reconcile_all(4), 0, "it is left alone");
+    assert_eq!(town.world.container("app").memory, 48 << 20);
+    let status = town.world.status("app");
+    let drifted = status["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == "Drifted").cloned();
+    assert_eq!(drifted.map(|c| (c["status"].clone(), c["reason"].clone())), Some((json!("True"), json!("Contested"))), "{status}");
+    assert_eq!(status["usable"], true);
+    // A person who says so has it put back now.
+    let ns = town.world.namespace.clone();
+    let retry = town.world.operator.cli(&["retry", "msvc/app", "-n", &ns, "--reason", "the script is off"]);
+    assert!(retry.status.success(), "{retry:?}");
+    town.healed();
+    assert_eq!(town.world.container("app").life(), old.life(), "nothing was restarted");
+}
+
+#[test]
 fn a_changed_memory_limit_is_put_back_in_place() {
     let mut town = Town::new();
     let old = town.world.container("app");

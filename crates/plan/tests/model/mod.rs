@@ -178,6 +178,7 @@ impl Model {
             }
             self.clock += 10;
             self.take(index, step, &mut made);
+            self.drift.took(step);
             done.insert(index);
         }
         self.breathe();

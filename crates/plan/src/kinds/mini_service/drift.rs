@@ -6,7 +6,7 @@ use std::sync::Arc;
 use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
 
-use super::Planner;
+use super::{NOT_JOINED, Planner};
 use crate::desired::{DesiredAttachment, EngineResources, engine_name, restart_policy};
 use crate::leaf::engine_resources;
 use crate::observed::{Attachment, Container, Network, Older, Place, RunState};
@@ -60,7 +60,7 @@ pub(super) fn plan_networks(planner: &Planner<'_>, slot: u32, container: &Contai
     let is_kept = |a: &Attachment| container.adopted && !planner.ctx.view.our_networks.contains(&a.network_id);
     let others_may = may_others(planner, container, "/container/networks");
     for (name, _) in container.networks.iter().filter(|(name, a)| !others_may && !settled.contains(*name) && !is_kept(a)) {
-        let cause = match planner.difference("networks", name.to_string(), "not joined".to_owned()) {
+        let cause = match planner.difference("networks", name.to_string(), NOT_JOINED.to_owned()) {
             Cause::Changed { .. } => Cause::Leaves { network: name.to_string() },
             drift => drift,
         };
@@ -173,7 +173,7 @@ fn attachment_difference(
         if !planner.ctx.settled_networks.contains(&network.id) {
             return Some(Cause::Joins { network: name.to_string() });
         }
-        return Some(match planner.difference("networks", "not joined".to_owned(), name.to_string()) {
+        return Some(match planner.difference("networks", NOT_JOINED.to_owned(), name.to_string()) {
             Cause::Changed { .. } => Cause::Joins { network: name.to_string() },
             drift => drift,
         });

@@ -22,7 +22,7 @@ use qm_api::time::Timestamp;
 use crate::desired::{DesiredContainer, DesiredService, Form, Rollout};
 use crate::observed::{Container, Gap, Image, RunState, ServiceView};
 use crate::plan::{Finding, Plan, Revision};
-use crate::step::{Action, Cause, Step, Wait};
+use crate::step::{Action, Cause, ContainerRef, Step, Wait};
 
 /// How a dependency stands, as far as the start of its dependent is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,20 +44,60 @@ pub struct PendingRestart {
     pub containers: BTreeMap<Name, Option<Timestamp>>,
 }
 
-/// What is remembered of drift: when each difference was seen first. Losing it costs patience and nothing else.
+/// A field that was changed again so soon after it was put back waits until so long after that, in milliseconds: whoever changes it means
+/// it, and two who mend each other's work must not keep the engine busy (DESIGN 3.4, "Drift").
+pub const CONTEST_MS: i64 = 300_000;
+
+/// What is remembered of drift. Losing it costs patience and nothing else.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DriftMemory {
-    /// By replica and cause, in words.
+    /// When each difference was seen first, by replica and cause, in words.
     pub seen: BTreeMap<(u32, String), Timestamp>,
+    /// Fields, by replica, that steps were taken to put back and that were not seen as wanted since.
+    pub repairing: BTreeSet<(u32, String)>,
+    /// When each field, by replica, was last seen as wanted again after steps had been taken.
+    pub put_back: BTreeMap<(u32, String), Timestamp>,
 }
 
 impl DriftMemory {
-    /// Notes the differences that a plan found: those that are new are first seen now, those that are gone are forgotten.
+    /// Notes the differences that a plan found: those that are new are first seen now, those that are gone are forgotten, and where we
+    /// had a hand in that, they are put back. Not for plans that were made without seeing everything.
     pub fn see(&mut self, plan: &Plan, now: Timestamp) {
         let found = plan.steps.iter().filter(|s| s.cause.is_drift()).map(|s| (s.slot, s.cause.to_string()));
         self.seen = found.map(|key| (key.clone(), self.seen.get(&key).copied().unwrap_or(now))).collect();
+        let drifting: BTreeSet<(u32, String)> = plan.steps.iter().filter_map(field_of).collect();
+        let (still, done) = std::mem::take(&mut self.repairing).into_iter().partition(|field| drifting.contains(field));
+        self.repairing = still;
+        self.put_back.retain(|_, at| *at <= now && at.plus_millis(CONTEST_MS) > now);
+        self.put_back.extend(BTreeSet::into_iter(done).map(|field| (field, now)));
+    }
+
+    /// Notes that a step was taken.
+    pub fn took(&mut self, step: &Step) {
+        self.repairing.extend(field_of(step));
+    }
+
+    /// Until when a field is left alone that was changed again after it was put back.
+    fn contested(&self, field: &(u32, String), now: Timestamp) -> Option<Timestamp> {
+        let at = self.put_back.get(field).filter(|at| **at <= now)?;
+        Some(at.plus_millis(CONTEST_MS)).filter(|until| *until > now)
     }
 }
+
+/// The field, by replica, that a step puts back.
+fn field_of(step: &Step) -> Option<(u32, String)> {
+    let Cause::Drift { field, found, wanted } = &step.cause else { return None };
+    // Each network that a container is in or not is a field of its own.
+    let name = match (field.as_str(), found.as_str()) {
+        ("networks", NOT_JOINED) => format!("networks/{wanted}"),
+        ("networks", _) => format!("networks/{found}"),
+        (field, _) => field.to_owned(),
+    };
+    Some((step.slot, name))
+}
+
+/// What is said of a container that is not in a network.
+const NOT_JOINED: &str = "not joined";
 
 /// Everything besides the manifest that a plan depends on.
 #[derive(Clone, Debug)]
@@ -136,8 +176,12 @@ pub fn plan_service(desired: &DesiredService, ctx: &Context<'_>) -> Plan {
     }
     match desired.drift {
         DriftMode::Report => report_drift(desired, &mut plan),
-        DriftMode::Repair if desired.hold_off_ms > 0 => hold_drift(desired, ctx, &mut plan),
-        DriftMode::Repair => {}
+        DriftMode::Repair => {
+            hold_contested(desired, ctx, &mut plan);
+            if desired.hold_off_ms > 0 {
+                hold_drift(desired, ctx, &mut plan);
+            }
+        }
     }
     if let Some(by) = ctx.suspended.as_ref().filter(|_| !planted(Mutant::SuspendIgnored)) {
         plan.steps.iter_mut().for_each(|step| step.waits.push(Wait::Suspended { by: by.clone() }));
@@ -166,6 +210,30 @@ fn hold_drift(desired: &DesiredService, ctx: &Context<'_>, plan: &mut Plan) {
         let until = since.plus_millis(i64::try_from(desired.hold_off_ms).unwrap_or(i64::MAX));
         if until > ctx.now {
             step.waits.push(Wait::HoldOff { until });
+        }
+    }
+}
+
+/// What somebody changed again after it was put back is left alone for a while, and told once a replica and field.
+fn hold_contested(desired: &DesiredService, ctx: &Context<'_>, plan: &mut Plan) {
+    let contested = |step: &Step| {
+        let field = field_of(step)?;
+        let until = ctx.drift.contested(&field, ctx.now)?;
+        Some((field, until))
+    };
+    let mut told = BTreeSet::new();
+    for at in 0..plan.steps.len() {
+        let Some(((slot, field), until)) = contested(&plan.steps[at]) else { continue };
+        // A container that does not run serves nobody: it is started as it should be.
+        let lets_start = |step: &Step| step.after.contains(&at) && matches!(step.action, Action::Start { container: ContainerRef::Id(_) });
+        if plan.steps.iter().any(lets_start) {
+            continue;
+        }
+        let cause = plan.steps[at].cause.to_string();
+        plan.steps[at].waits.push(Wait::Contested { until });
+        if told.insert((slot, field)) {
+            let message = format!("replica {slot}: {cause}, changed again after it was put back: left alone until {until}");
+            plan.findings.push(Finding { object: desired.key.clone(), reason: Reason::Contested, message, stalls: false });
         }
     }
 }
