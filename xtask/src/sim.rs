@@ -10,6 +10,9 @@ use crate::steps::{cargo, root, run, target_dir};
 const CI_SEEDS: &str = "1..301";
 /// Seeds that CI plays a second time, backwards, to compare digests.
 const CI_TWICE: &str = "1..41";
+/// At every so many writes of a transition of the example platform the operator is killed in CI; `cargo xtask sim --points 1` does it
+/// at every one.
+const CI_POINTS: &str = "23";
 
 /// `cargo xtask sim ARGS`: builds the binary for speed and hands the arguments on.
 pub(crate) fn sim(arguments: &[&str]) -> Result<()> {
@@ -23,6 +26,7 @@ pub(crate) fn ci() -> Result<()> {
     let play = |arguments: &[&str]| run(std::process::Command::new(&binary).args(arguments).current_dir(root()));
     play(&["--seeds", CI_SEEDS])?;
     play(&["--twice", CI_TWICE])?;
+    play(&["--points", CI_POINTS])?;
     play(&["--recorded", "tests/simulation"])
 }
 

@@ -114,6 +114,9 @@ fn run() -> Result<bool> {
         return recorded(folder);
     }
     if let Some(stride) = options.points {
+        if let Some(name) = &options.mutant {
+            mutant::pick(Mutant::named(name).with_context(|| format!("there is no mutant `{name}`"))?);
+        }
         return points(stride.max(1), options.jobs);
     }
     match (options.seed, options.seeds) {
