@@ -35,6 +35,8 @@ pub struct DesiredService {
     pub off: Option<Reason>,
     /// How long its last recorded availability is trusted while it cannot be observed, in milliseconds.
     pub unknown_grace_ms: u64,
+    /// Its failure is a failure of the system.
+    pub critical: bool,
     /// What it depends on.
     pub dependencies: Vec<Dependency>,
     /// What it is.
@@ -368,6 +370,7 @@ impl DesiredService {
             deleting: object.is_deleting(),
             off,
             unknown_grace_ms: spec.unknown_grace.map_or(30_000, Duration::as_millis),
+            critical: spec.critical.unwrap_or(false),
             dependencies: spec.depends_on.iter().filter_map(|e| Dependency::resolve(&key.namespace, e)).collect(),
             form,
             key,

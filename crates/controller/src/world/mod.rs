@@ -14,7 +14,7 @@ use qm_api::graph::Graph;
 use qm_api::meta::ObjectKey;
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
-use qm_plan::availability::{Engine, Snapshot};
+use qm_plan::availability::{Engine, Settings, Snapshot};
 use qm_plan::budget::{Budget, Spent};
 use qm_plan::desired::{DesiredNetwork, DesiredService};
 use qm_plan::observed::{Container, Health, Image, Network};
@@ -165,7 +165,7 @@ impl World {
     pub fn want(&self, changed: Vec<Wanted>, graph: Option<Graph>) {
         let mut inner = self.lock();
         let mut touched = BTreeSet::new();
-        let mut grace_changed = false;
+        let mut settings_changed = false;
         for wanted in changed {
             match wanted {
                 Wanted::Service(service) => {
@@ -179,7 +179,7 @@ impl World {
                         inner.exits.remove(&key);
                         inner.troubles.remove(&key);
                     }
-                    grace_changed |= old.is_none_or(|o| o.unknown_grace_ms != service.unknown_grace_ms);
+                    settings_changed |= old.is_none_or(|o| o.unknown_grace_ms != service.unknown_grace_ms || o.critical != service.critical);
                     touched.insert(key);
                 }
                 Wanted::Network(network) => {
@@ -201,13 +201,16 @@ impl World {
         }
         if let Some(graph) = graph {
             inner.graph = Arc::new(graph);
-            grace_changed = true;
+            settings_changed = true;
         }
-        if grace_changed {
+        if settings_changed {
             let graph = inner.graph.clone();
             let Inner { engine, services, .. } = &mut *inner;
-            let grace = |key: &ObjectKey| services.get(key).map_or(30_000, |s| s.unknown_grace_ms);
-            touched.extend(engine.set_graph(&graph, &grace, self.clock.now()));
+            let settings = |key: &ObjectKey| {
+                let service = services.get(key);
+                Settings { grace_ms: service.map_or(30_000, |s| s.unknown_grace_ms), critical: service.is_some_and(|s| s.critical) }
+            };
+            touched.extend(engine.set_graph(&graph, &settings, self.clock.now()));
         }
         self.settle(inner, touched);
     }

@@ -3,6 +3,7 @@
 //! Incremental: a change visits the nodes it affects and their edges, no others. Pure: time comes in as [`Now`]. The result is a
 //! [`Snapshot`], cheap to clone and never changed after it was given away. Start at [`Engine::observe`].
 
+mod loss;
 mod node;
 mod snapshot;
 
@@ -16,6 +17,7 @@ use qm_api::meta::ObjectKey;
 use qm_api::time::Timestamp;
 
 use crate::own::Own;
+pub use loss::{DownCause, Epoch, History, Loss};
 use node::{Node, NodeId, Recorded};
 pub use snapshot::{Blocker, NodeView, OwnView, Snapshot};
 
@@ -26,6 +28,26 @@ pub struct Now {
     pub wall: Timestamp,
     /// Monotonic milliseconds of this process.
     pub mono_ms: u64,
+}
+
+/// What the manifests say of a node besides its edges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How long what was last known of it counts while it cannot be seen, in milliseconds.
+    pub grace_ms: u64,
+    /// Its failure is a failure of the system.
+    pub critical: bool,
+}
+
+/// What the store remembers of a node that this process has not observed yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// What was counted.
+    pub epoch: Epoch,
+    /// It was down when the store heard of it last, for this reason ..
+    pub down: Option<DownCause>,
+    /// .. and it is so since then.
+    pub since: Timestamp,
 }
 
 /// Work done since the engine was made; for tests and the bench.
@@ -50,7 +72,7 @@ pub struct Engine {
 
 impl Engine {
     /// Takes a new graph: nodes appear as never observed, keep what was known of them, or vanish. Gives the nodes whose view changed.
-    pub fn set_graph(&mut self, graph: &Graph, grace_ms: &impl Fn(&ObjectKey) -> u64, now: Now) -> Vec<ObjectKey> {
+    pub fn set_graph(&mut self, graph: &Graph, settings: &impl Fn(&ObjectKey) -> Settings, now: Now) -> Vec<ObjectKey> {
         let mut ids: BTreeMap<ObjectKey, NodeId> = BTreeMap::new();
         let mut free: BTreeSet<NodeId> = (0..self.nodes.len()).collect();
         for key in graph.nodes() {
@@ -81,9 +103,11 @@ impl Engine {
             let edges: Vec<Option<NodeId>> = dependencies.iter().map(|d| ids.get(&d.on).copied()).collect();
             let dependents: Vec<NodeId> = graph.dependents(key).iter().filter_map(|d| ids.get(d).copied()).collect();
             let node = self.nodes[*id].as_mut().expect("every id in use has a node");
-            node.grace_ms = grace_ms(key);
+            let Settings { grace_ms, critical } = settings(key);
+            node.grace_ms = grace_ms;
             node.dependents = dependents;
-            if node.level != graph.level(key) || node.edges != edges || *node.dependencies != *dependencies || self.views[*id].is_none() {
+            if node.critical != critical || node.level != graph.level(key) || node.edges != edges || *node.dependencies != *dependencies || self.views[*id].is_none() {
+                node.critical = critical;
                 node.level = graph.level(key);
                 node.edges = edges;
                 node.dependencies = Arc::from(dependencies);
@@ -102,6 +126,34 @@ impl Engine {
             return Vec::new();
         }
         node.recorded = Some(Recorded { availability, reason, since, until_ms: now.mono_ms.saturating_add(node.grace_ms) });
+        self.touch(id, now)
+    }
+
+    /// What the store remembers of a node's losses: it was usable once, and may have been lost since. Counts go on from there.
+    pub fn remember(&mut self, key: &ObjectKey, remembered: Remembered, now: Now) -> Vec<ObjectKey> {
+        let Some(id) = self.ids.get(key).copied() else { return Vec::new() };
+        let node = self.nodes[id].as_mut().expect("every id in use has a node");
+        let now_ms = i64::try_from(now.mono_ms).unwrap_or(i64::MAX);
+        // A loss in the future began before the clock went back: now.
+        let ago_ms = now.wall.millis_since(remembered.since).max(0);
+        let loss = |cause| Loss { since_ms: now_ms - ago_ms, cause, own_change: cause == DownCause::Changing };
+        node.history = History {
+            was_usable: true,
+            loss: remembered.down.map(loss),
+            usable_since_ms: None,
+            epoch: remembered.epoch,
+        };
+        self.touch(id, now)
+    }
+
+    /// Says that a planned change of ours, or a person's, is under way at a node, or that it is not any more.
+    pub fn set_changing(&mut self, key: &ObjectKey, changing: bool, now: Now) -> Vec<ObjectKey> {
+        let Some(id) = self.ids.get(key).copied() else { return Vec::new() };
+        let node = self.nodes[id].as_mut().expect("every id in use has a node");
+        if node.changing == changing {
+            return Vec::new();
+        }
+        node.changing = changing;
         self.touch(id, now)
     }
 
@@ -156,10 +208,11 @@ impl Engine {
         let mut changed: Vec<ObjectKey> = Vec::new();
         let mut seen: BTreeSet<NodeId> = BTreeSet::new();
         while let Some((_, id)) = dirty.pop_first() {
-            let Some(node) = &self.nodes[id] else { continue };
+            let Some(node) = &mut self.nodes[id] else { continue };
             self.stats.nodes += 1;
             self.stats.edges += node.edges.len() as u64;
             let (view, deadline) = node.compute(&self.views, now);
+            node.history = view.history;
             if let Some(at) = deadline {
                 self.deadlines.insert((at, id));
             }

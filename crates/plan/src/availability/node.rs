@@ -8,10 +8,12 @@ use qm_api::graph::Dependency;
 use qm_api::meta::ObjectKey;
 use qm_api::mutant::{Mutant, planted};
 use qm_api::spec::edge::OnDown;
+use qm_api::spec::quantity::Tolerate;
 use qm_api::time::Timestamp;
 
 use super::Now;
-use super::snapshot::{Blocker, NodeView, OwnView};
+use super::loss::{DownCause, History, Standing};
+use super::snapshot::{Blocker, NodeView, OwnView, Tolerated};
 use crate::own::Own;
 
 /// Index of a node; used again after its node vanished.
@@ -34,6 +36,10 @@ pub(super) struct Node {
     pub(super) own: Own,
     pub(super) recorded: Option<Recorded>,
     pub(super) grace_ms: u64,
+    pub(super) critical: bool,
+    /// A planned change is under way.
+    pub(super) changing: bool,
+    pub(super) history: History,
     pub(super) level: u32,
     pub(super) dependencies: Arc<[Dependency]>,
     /// The node of each dependency, where it exists.
@@ -49,7 +55,9 @@ enum Contribution {
     Nothing,
     /// The dependency is off by configuration and the dependent cannot do without it.
     Skips,
-    Lowers(Availability),
+    /// The dependency is lost, and that does not count before this monotonic millisecond.
+    Tolerated { until_ms: i64 },
+    Lowers { availability: Availability, stops: bool },
 }
 
 impl Node {
@@ -59,6 +67,9 @@ impl Node {
             own: Own::Pending,
             recorded: None,
             grace_ms: 0,
+            critical: false,
+            changing: false,
+            history: History::default(),
             level: 0,
             dependencies: Arc::from([]),
             edges: Vec::new(),
@@ -91,18 +102,30 @@ impl Node {
 
     /// The view, and the monotonic instant at which it changes by the passing of time alone.
     pub(super) fn compute(&self, views: &imbl::Vector<Option<Arc<NodeView>>>, now: Now) -> (NodeView, Option<u64>) {
-        let (own, mut off, stale, deadline) = self.own_view(now);
-        let mut worst: Option<(Availability, ObjectKey)> = None;
+        let (own, mut off, stale, mut deadline) = self.own_view(now);
+        let mut worst: Option<(Availability, ObjectKey, DownCause)> = None;
         let mut blocked_by: Vec<Blocker> = Vec::new();
+        let mut tolerated: Vec<Tolerated> = Vec::new();
+        let mut stopped_for: Option<ObjectKey> = None;
         let mut skipped_for: Option<&ObjectKey> = None;
         for (dependency, edge) in self.dependencies.iter().zip(&self.edges) {
             let view = edge.and_then(|id| views.get(id)).and_then(Option::as_ref);
-            match contribution(dependency, view) {
+            match contribution(dependency, view, now) {
                 Contribution::Nothing => {}
                 Contribution::Skips => skipped_for = skipped_for.or(Some(&dependency.on)),
-                Contribution::Lowers(availability) => {
-                    if worst.as_ref().is_none_or(|(w, _)| availability > *w) {
-                        worst = Some((availability, dependency.on.clone()));
+                Contribution::Tolerated { until_ms } => {
+                    let at = u64::try_from(until_ms).unwrap_or(0);
+                    deadline = Some(deadline.map_or(at, |d| d.min(at)));
+                    tolerated.push(Tolerated { on: dependency.on.clone(), until_ms });
+                }
+                Contribution::Lowers { availability, stops } => {
+                    let cause = view.and_then(|v| v.down).unwrap_or(DownCause::Unknown);
+                    // Among equals the one with the most evidence counts.
+                    if worst.as_ref().is_none_or(|(w, _, c)| (availability, cause) > (*w, *c)) {
+                        worst = Some((availability, dependency.on.clone(), cause));
+                    }
+                    if stops && stopped_for.is_none() {
+                        stopped_for = Some(dependency.on.clone());
                     }
                     match view {
                         Some(view) => view.blockers_for_dependent(&mut blocked_by),
@@ -118,7 +141,10 @@ impl Node {
             (_, Some(on)) if off == Some(Reason::Skipped) => {
                 (own.availability, Reason::Skipped, format!("{}/{} is off", on.namespace, on.name))
             }
-            (Some((availability, on)), _) if *availability > own.availability && off.is_none() => {
+            (Some((availability, on, DownCause::Changing)), _) if *availability > own.availability && off.is_none() => {
+                (*availability, Reason::DependencyChanging, format!("{}/{} is being changed", on.namespace, on.name))
+            }
+            (Some((availability, on, _)), _) if *availability > own.availability && off.is_none() => {
                 (*availability, Reason::DependencyUnavailable, format!("{}/{} is not usable", on.namespace, on.name))
             }
             _ => (own.availability, own.reason, own.message.clone()),
@@ -132,7 +158,16 @@ impl Node {
             (Some(_), _) => now.wall,
             (None, _) => self.born,
         };
+        let standing = self.standing(availability, off, &own, worst.as_ref().map(|(_, _, cause)| *cause));
+        let down = match standing {
+            Standing::Down { cause, .. } => Some(cause),
+            Standing::Usable | Standing::Off => None,
+        };
         let view = NodeView {
+            down,
+            history: self.history.after(standing, now),
+            tolerated,
+            stopped_for: stopped_for.filter(|_| off.is_none()),
             key: self.key.clone(),
             off,
             availability,
@@ -146,6 +181,32 @@ impl Node {
             dependencies: self.dependencies.clone(),
         };
         (view, deadline)
+    }
+
+    /// How it stands, and whose fault it is where it is down: its own, or that of the dependency with the most evidence.
+    fn standing(&self, availability: Availability, off: Option<Reason>, own: &OwnView, worst: Option<DownCause>) -> Standing {
+        if off.is_some() {
+            return Standing::Off;
+        }
+        if availability.is_usable() {
+            return Standing::Usable;
+        }
+        if own.availability.is_usable() {
+            return Standing::Down { cause: worst.unwrap_or(DownCause::Unknown), own_change: false };
+        }
+        let cause = match &self.own {
+            Own::Seen { .. } if self.changing => DownCause::Changing,
+            Own::Seen { .. } => DownCause::Failed,
+            // A failure that was seen goes on while nobody can see whether it has ended.
+            _ => DownCause::Unknown,
+        };
+        Standing::Down { cause, own_change: cause == DownCause::Changing }
+    }
+
+    /// A failure of what everything rests on is one of the system. What is only on its way up, or being changed, has not failed.
+    fn escalated(&self, availability: Availability) -> Availability {
+        let has_failed = self.history.was_usable || availability == Availability::Unavailable;
+        if self.critical && !availability.is_usable() && has_failed && !self.changing { Availability::SystemFailure } else { availability }
     }
 
     fn old_view<'a>(&self, views: &'a imbl::Vector<Option<Arc<NodeView>>>) -> Option<&'a Arc<NodeView>> {
@@ -165,7 +226,7 @@ impl Node {
                 None,
             ),
             (Own::Seen { availability, reason, message }, _) => {
-                (OwnView { availability: *availability, reason: *reason, message: message.clone() }, None, false, None)
+                (OwnView { availability: self.escalated(*availability), reason: *reason, message: message.clone() }, None, false, None)
             }
             (Own::Pending | Own::Unseen { .. }, Some(recorded)) => {
                 let message = match &self.own {
@@ -182,7 +243,12 @@ impl Node {
     }
 }
 
-fn contribution(dependency: &Dependency, view: Option<&Arc<NodeView>>) -> Contribution {
+fn contribution(dependency: &Dependency, view: Option<&Arc<NodeView>>, now: Now) -> Contribution {
+    if let Some(until_ms) = view.and_then(|view| tolerated_until(dependency, view))
+        && until_ms > i64::try_from(now.mono_ms).unwrap_or(i64::MAX)
+    {
+        return Contribution::Tolerated { until_ms };
+    }
     let hard = matches!(dependency.on_down, OnDown::Block | OnDown::Stop);
     match (view, dependency.on_down) {
         (Some(view), _) if view.usable() => Contribution::Nothing,
@@ -194,11 +260,30 @@ fn contribution(dependency: &Dependency, view: Option<&Arc<NodeView>>) -> Contri
                 Contribution::Nothing
             }
         }
+        (Some(view), OnDown::Degrade) if view.own.availability == Availability::SystemFailure => {
+            Contribution::Lowers { availability: Availability::TemporarilyUnavailable, stops: false }
+        }
         (_, OnDown::Degrade) if planted(Mutant::DegradeIsFine) => Contribution::Nothing,
         (_, OnDown::Block) if planted(Mutant::BlockIsFine) => Contribution::Nothing,
-        (_, OnDown::Degrade) => Contribution::Lowers(Availability::PartiallyAvailable),
-        (_, OnDown::Block | OnDown::Stop) => Contribution::Lowers(Availability::TemporarilyUnavailable),
+        (_, OnDown::Degrade) => Contribution::Lowers { availability: Availability::PartiallyAvailable, stops: false },
+        (view, OnDown::Block | OnDown::Stop) => Contribution::Lowers {
+            availability: Availability::TemporarilyUnavailable,
+            stops: dependency.on_down == OnDown::Stop && view.is_some_and(|v| is_lost(v)),
+        },
     }
+}
+
+/// Only an observed loss stops anybody: what was never usable has not been lost, what is unknown or being changed may be there.
+fn is_lost(view: &NodeView) -> bool {
+    view.history.loss.is_some_and(|loss| loss.cause == DownCause::Failed)
+}
+
+/// Until when the loss of a dependency does not count, in monotonic milliseconds. One that was never usable is not tolerated.
+fn tolerated_until(dependency: &Dependency, view: &NodeView) -> Option<i64> {
+    let loss = view.history.loss?;
+    let Tolerate::For(duration) = dependency.tolerate else { return None };
+    let ms = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    (ms > 0 && dependency.on_down != OnDown::Ignore).then(|| loss.since_ms.saturating_add(ms))
 }
 
 fn missing(dependency: &Dependency) -> Blocker {

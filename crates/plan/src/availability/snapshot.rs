@@ -9,6 +9,7 @@ use qm_api::graph::Dependency;
 use qm_api::meta::ObjectKey;
 use qm_api::time::Timestamp;
 
+use super::loss::{DownCause, History};
 use super::node::NodeId;
 
 /// Names kept of a path to a culprit; the nearest ones.
@@ -27,6 +28,15 @@ pub struct Blocker {
     pub reason: Reason,
     /// The way to it, nearest first; at most 32 names.
     pub path: Vec<ObjectKey>,
+}
+
+/// A dependency that is lost and whose loss does not count yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tolerated {
+    /// Which.
+    pub on: ObjectKey,
+    /// Until when, in monotonic milliseconds.
+    pub until_ms: i64,
 }
 
 /// How a node is by itself.
@@ -65,6 +75,14 @@ pub struct NodeView {
     pub blocked_by: Vec<Blocker>,
     /// What it depends on.
     pub dependencies: Arc<[Dependency]>,
+    /// Why it may not be used, where it may not.
+    pub down: Option<DownCause>,
+    /// What it has been through.
+    pub history: History,
+    /// Dependencies whose loss is tolerated for now.
+    pub tolerated: Vec<Tolerated>,
+    /// The lost dependency for which its workload is to be stopped until that returns.
+    pub stopped_for: Option<ObjectKey>,
 }
 
 impl NodeView {
@@ -82,7 +100,8 @@ impl NodeView {
     pub(super) fn differs_for_dependents(&self, new: &Self) -> bool {
         self.usable() != new.usable()
             || self.off != new.off
-            || (!new.usable() && (self.own != new.own || self.blocked_by != new.blocked_by || self.availability != new.availability))
+            || self.history.loss != new.history.loss
+            || (!new.usable() && (self.down != new.down || self.own != new.own || self.blocked_by != new.blocked_by || self.availability != new.availability))
     }
 
     /// The culprits that a dependent has through this node: itself if it is unusable by itself, and its own culprits.

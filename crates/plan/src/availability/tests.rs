@@ -6,7 +6,7 @@ use qm_api::meta::ObjectKey;
 use qm_api::spec::edge::{Edge, OnDown};
 use qm_api::time::Timestamp;
 
-use super::{Engine, Now};
+use super::{DownCause, Engine, Epoch, Now, Remembered, Settings};
 use crate::own::Own;
 
 fn key(name: &str) -> ObjectKey {
@@ -22,12 +22,13 @@ fn graph(edges: &[(&str, &[(&str, OnDown)])]) -> Graph {
 }
 
 fn edge(on: &str, down: OnDown) -> Dependency {
-    Dependency::resolve(&"n".into(), &Edge { service: Some(on.to_owned()), on_down: Some(down), ..Edge::default() }).unwrap()
+    // Without tolerance nothing depends on what was before.
+    Dependency::resolve(&"n".into(), &Edge { service: Some(on.to_owned()), ..tolerating(0, down) }).unwrap()
 }
 
 fn engine(graph: &Graph) -> Engine {
     let mut engine = Engine::default();
-    engine.set_graph(graph, &|_| 30_000, now(0));
+    engine.set_graph(graph, &|_| Settings { grace_ms: 30_000, critical: false }, now(0));
     engine
 }
 
@@ -229,4 +230,153 @@ proptest! {
         let neighbours: usize = affected.iter().map(|k| g.dependents(k).len()).sum();
         prop_assert!(visited as usize <= 1 + affected.len() + neighbours, "{} visits for {} affected", visited, affected.len());
     }
+}
+
+fn resolved(edge: Edge) -> Dependency {
+    Dependency::resolve(&"n".into(), &Edge { service: Some("db".to_owned()), ..edge }).unwrap()
+}
+
+/// `db`, and `app` that depends on it so; both up at 1 ms.
+fn pair(edge: Edge, critical: bool) -> Engine {
+    let g = Graph::build([(key("db"), vec![]), (key("app"), vec![resolved(edge)])]);
+    let mut e = Engine::default();
+    e.set_graph(&g, &|k| Settings { grace_ms: 30_000, critical: critical && k.name == "db" }, now(0));
+    for name in ["db", "app"] {
+        e.observe(&key(name), up(), now(1));
+    }
+    e
+}
+
+fn app(e: &Engine) -> std::sync::Arc<super::NodeView> {
+    e.snapshot().get(&key("app")).cloned().unwrap()
+}
+
+fn tolerating(seconds: u64, on_down: OnDown) -> Edge {
+    let tolerate = Some(qm_api::spec::quantity::Tolerate::For(qm_api::spec::quantity::Duration::from_secs(seconds)));
+    Edge { tolerate, on_down: Some(on_down), ..Edge::default() }
+}
+
+#[test]
+fn a_loss_counts_when_its_tolerance_is_over() {
+    let mut e = pair(tolerating(60, OnDown::Block), false);
+    e.observe(&key("db"), down(), now(1_000));
+    assert_eq!((app(&e).severity(), app(&e).tolerated[0].until_ms), (1, 61_000));
+    assert_eq!(e.next_deadline_ms(), Some(61_000));
+    // Another reason for the same loss is the same loss.
+    e.observe(&key("db"), Own::seen(Availability::Unavailable, Reason::CrashLoop, "again"), now(30_000));
+    e.advance(now(60_999));
+    assert_eq!(app(&e).severity(), 1);
+    assert_eq!(e.advance(now(61_000)), [key("app")]);
+    assert_eq!((app(&e).severity(), app(&e).tolerated.len(), app(&e).blocked_by.len()), (4, 0, 1));
+    e.observe(&key("db"), up(), now(70_000));
+    assert_eq!(app(&e).severity(), 1);
+    // It starts anew with the next loss.
+    e.observe(&key("db"), down(), now(80_000));
+    assert_eq!((app(&e).severity(), app(&e).tolerated[0].until_ms), (1, 140_000));
+}
+
+#[test]
+fn what_was_never_usable_is_not_tolerated() {
+    let g = Graph::build([(key("db"), vec![]), (key("app"), vec![resolved(tolerating(60, OnDown::Block))])]);
+    let mut e = engine(&g);
+    e.observe(&key("app"), up(), now(1));
+    e.observe(&key("db"), down(), now(1));
+    assert_eq!(app(&e).severity(), 4);
+    assert!(app(&e).stopped_for.is_none());
+}
+
+#[test]
+fn only_an_observed_loss_stops_after_its_tolerance() {
+    let stop = || Edge { on_down: Some(OnDown::Stop), ..Edge::default() };
+    let mut e = pair(stop(), false);
+    e.observe(&key("db"), down(), now(1_000));
+    assert_eq!((app(&e).severity(), app(&e).stopped_for.clone()), (1, None), "30 s are tolerated by default");
+    e.advance(now(31_000));
+    assert_eq!((app(&e).severity(), app(&e).stopped_for.clone()), (4, Some(key("db"))));
+    e.observe(&key("db"), up(), now(32_000));
+    assert_eq!((app(&e).severity(), app(&e).stopped_for.clone()), (1, None));
+    // The engine is away: nobody knows, and nobody is stopped.
+    e.observe(&key("db"), Own::Unseen { reason: Reason::EngineUnreachable, message: "no".into() }, now(40_000));
+    for at in [70_000, 100_000, 200_000] {
+        e.advance(now(at));
+        assert_eq!(app(&e).stopped_for, None, "at {at}");
+    }
+    assert_eq!(app(&e).severity(), 4);
+    // Seen again, and not up: now it is known.
+    e.observe(&key("db"), down(), now(210_000));
+    assert_eq!(app(&e).stopped_for, Some(key("db")));
+}
+
+#[test]
+fn a_planned_change_stops_nobody_and_is_no_return() {
+    let mut e = pair(Edge { on_down: Some(OnDown::Stop), tolerate: tolerating(0, OnDown::Stop).tolerate, ..Edge::default() }, false);
+    e.set_changing(&key("db"), true, now(10));
+    e.observe(&key("db"), down(), now(20));
+    assert_eq!((app(&e).severity(), app(&e).reason, app(&e).stopped_for.clone()), (4, Reason::DependencyChanging, None));
+    e.observe(&key("db"), up(), now(30));
+    e.set_changing(&key("db"), false, now(40));
+    let db = |e: &Engine| e.snapshot().get(&key("db")).unwrap().history;
+    assert_eq!(db(&e).epoch, Epoch { losses_ended: 0, changes_ended: 1 });
+    assert_eq!(db(&e).usable_since_ms, Some(30));
+    // One that does not end in time has failed.
+    e.set_changing(&key("db"), true, now(50));
+    e.observe(&key("db"), down(), now(60));
+    e.set_changing(&key("db"), false, now(70));
+    assert_eq!((app(&e).reason, app(&e).stopped_for.clone()), (Reason::DependencyUnavailable, Some(key("db"))));
+    e.observe(&key("db"), up(), now(80));
+    assert_eq!(db(&e).epoch, Epoch { losses_ended: 1, changes_ended: 1 });
+    // A failure stays one, whatever is done about it.
+    e.observe(&key("db"), down(), now(90));
+    e.set_changing(&key("db"), true, now(100));
+    e.observe(&key("db"), up(), now(110));
+    assert_eq!(db(&e).epoch, Epoch { losses_ended: 2, changes_ended: 1 });
+}
+
+#[test]
+fn an_outage_that_nobody_saw_is_no_loss() {
+    let mut e = pair(Edge::default(), false);
+    e.observe(&key("db"), Own::Unseen { reason: Reason::EngineUnreachable, message: "no".into() }, now(1_000));
+    e.advance(now(31_000));
+    let db = e.snapshot().get(&key("db")).cloned().unwrap();
+    assert_eq!((db.severity(), db.down), (4, Some(DownCause::Unknown)));
+    e.observe(&key("db"), up(), now(50_000));
+    assert_eq!(e.snapshot().get(&key("db")).unwrap().history.epoch, Epoch::default());
+}
+
+#[test]
+fn a_restart_goes_on_counting_where_the_store_left_off() {
+    let g = Graph::build([(key("db"), vec![]), (key("app"), vec![resolved(tolerating(60, OnDown::Block))])]);
+    let mut e = engine(&g);
+    let since = Timestamp::from_millis(-40_000);
+    let epoch = Epoch { losses_ended: 7, changes_ended: 2 };
+    e.remember(&key("db"), Remembered { epoch, down: Some(DownCause::Failed), since }, now(0));
+    e.observe(&key("app"), up(), now(1));
+    e.observe(&key("db"), down(), now(1));
+    assert_eq!((app(&e).severity(), app(&e).tolerated[0].until_ms), (1, 20_000), "what is left of a minute");
+    e.observe(&key("db"), up(), now(5_000));
+    assert_eq!(e.snapshot().get(&key("db")).unwrap().history.epoch, Epoch { losses_ended: 8, changes_ended: 2 });
+    // What was usable when the store heard of it last has lost nothing by our restart.
+    let mut e = engine(&g);
+    e.remember(&key("db"), Remembered { epoch, down: None, since }, now(0));
+    e.observe(&key("db"), up(), now(5_000));
+    assert_eq!(e.snapshot().get(&key("db")).unwrap().history.epoch, epoch);
+}
+
+#[test]
+fn a_critical_node_that_fails_is_a_failure_of_the_system() {
+    let mut e = pair(Edge { on_down: Some(OnDown::Degrade), ..Edge::default() }, true);
+    let db = |e: &Engine| e.snapshot().get(&key("db")).unwrap().severity();
+    e.observe(&key("db"), down(), now(1_000));
+    assert_eq!((db(&e), app(&e).severity()), (6, 4), "a Degrade edge to it acts as Block");
+    e.observe(&key("db"), up(), now(2_000));
+    assert_eq!((db(&e), app(&e).severity()), (1, 1));
+    e.set_changing(&key("db"), true, now(3_000));
+    e.observe(&key("db"), down(), now(3_001));
+    assert_eq!((db(&e), app(&e).severity()), (4, 3), "being changed is not failing");
+    // What is only on its way up has not failed either.
+    let g = graph(&[("db", &[])]);
+    let mut e = Engine::default();
+    e.set_graph(&g, &|_| Settings { grace_ms: 0, critical: true }, now(0));
+    e.observe(&key("db"), down(), now(1));
+    assert_eq!(db(&e), 4);
 }
