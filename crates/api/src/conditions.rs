@@ -151,6 +151,8 @@ pub enum Reason {
     Drift,
     /// Somebody changes a field again and again.
     Contested,
+    /// Dependencies come and go, and it would reload again and again.
+    Flapping,
     /// The same step does not bring us forward.
     NoProgress,
     /// An update failed or was taken back: an older revision runs in place of the wanted one.

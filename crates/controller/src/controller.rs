@@ -23,7 +23,7 @@ use crate::intents;
 use crate::metrics::Metrics;
 use crate::mirror::Refresher;
 use crate::records::{self, REVISIONS_KEPT, RevisionRecord, RollbackRecord};
-use crate::world::World;
+use crate::world::{Seed, World};
 
 /// Calls that change the engine, under way at once. Measured: eight are as fast as sixteen, four are slower.
 pub const PARALLEL_WRITES: usize = 8;
@@ -61,6 +61,12 @@ pub(crate) struct Memory {
     pub(crate) unreadable: Option<String>,
     /// Containers that were to be adopted and cannot be, by id, with why.
     pub(crate) not_adoptable: BTreeMap<Name, String>,
+    /// Since when a planned change of ours has taken containers down, in monotonic milliseconds.
+    pub(crate) changing_since_ms: Option<u64>,
+    /// When a reload that waits is looked at again, in monotonic milliseconds.
+    pub(crate) reload_wait_ms: Option<u64>,
+    /// It reloads again and again: until when it does not, and why it would.
+    pub(crate) flapping: Option<(Timestamp, String)>,
     /// A network of this object was there.
     pub(crate) was_there: bool,
 }
@@ -271,7 +277,7 @@ impl Controller {
         let mut tx = self.store.tx();
         let mut any = false;
         let revisions = list.iter().map(|r| records::revision_key(key, r.revision.number));
-        let others = [records::PENDING_RELOAD, records::EPOCH, records::ROLLBACK]
+        let others = [records::PENDING_RELOAD, records::EPOCH, records::ROLLBACK, records::RELOADS, records::STOPPED]
             .map(|kind| ObjectKey::new(kind, key.namespace.clone(), key.name.clone()));
         self.world.forget_adopted(key);
         for record in revisions.chain(others).chain([records::adoption_key(key)]) {
@@ -308,9 +314,17 @@ impl Controller {
                     m.clean = true;
                 });
             }
-            if let Some(availability) = status.availability {
-                recorded.push((object.key.clone(), availability, status.reason, status.since));
+            let epoch = records::epoch(&snapshot, &object.key);
+            if epoch.is_some_and(|record| record.changing) {
+                let now_ms = self.clock.mono_ms();
+                self.remember(&object.key, |m| m.changing_since_ms = Some(now_ms));
             }
+            recorded.push(Seed {
+                key: object.key.clone(),
+                availability: status.availability.map(|availability| (availability, status.reason)),
+                since: status.since,
+                epoch,
+            });
         }
         for object in snapshot.list("Network", None) {
             if !object.status.is_null() {

@@ -108,6 +108,12 @@ impl Controller {
         match &outcome {
             Ok(_) => {
                 self.remember(key, |m| m.drift.took(step));
+                if let Action::Signal { container, .. } = &step.action
+                    && let Err(error) = self.signalled(key, container).await
+                {
+                    // It is sent once more, which a signal must bear.
+                    tracing::warn!(object = %key, error = %error, "a signal that was sent could not be recorded");
+                }
                 self.metrics.steps.with_label_values(&[verb, "ok"]).inc();
                 tracing::info!(object = %key, "{what}");
                 self.tell(key, EventType::Normal, event_reason(step), what);
@@ -173,6 +179,7 @@ fn doubtful(step: &Step, made: &BTreeMap<usize, Name>, error: &DockerError) -> V
         Action::Disconnect { container, .. }
         | Action::Stop { container, .. }
         | Action::Restart { container, .. }
+        | Action::Signal { container, .. }
         | Action::Unpause { container }
         | Action::Rename { container, .. }
         | Action::Update { container, .. }
@@ -185,6 +192,7 @@ fn event_reason(step: &Step) -> Reason {
         (_, Cause::Drift { .. } | Cause::Missing | Cause::NotRunning { .. }) => Reason::Repaired,
         (Action::Pull { .. }, _) => Reason::Pulling,
         (Action::CreateContainer { .. } | Action::CreateNetwork { .. } | Action::CreateVolume { .. }, _) => Reason::Created,
+        (Action::Signal { .. }, _) => Reason::Updated,
         (Action::Start { .. } | Action::Restart { .. } | Action::Unpause { .. }, _) => Reason::Started,
         (Action::Stop { .. }, _) => Reason::Stopped,
         (Action::RemoveContainer { .. }, Cause::Superseded) => Reason::Replaced,

@@ -93,8 +93,32 @@ impl Controller {
 
     /// Internal records that passes look at. Acts of persons wake whom they concern by themselves.
     fn wake_for(&self, object: &Object) {
-        if object.key.kind == crate::records::PENDING_RELOAD {
-            self.world.queue.add(&ObjectKey::new(SERVICE, object.key.namespace.clone(), object.key.name.clone()));
+        let service = ObjectKey::new(SERVICE, object.key.namespace.clone(), object.key.name.clone());
+        match object.key.kind.as_str() {
+            crate::records::PENDING_RELOAD => {
+                self.world.queue.add(&service);
+                // Who is to reload after it waits for its end.
+                self.wake_dependents(&service);
+            }
+            crate::records::EPOCH | crate::records::RELOADS => self.wake_dependents(&service),
+            _ => {}
+        }
+    }
+
+    /// Wakes those that react to what happens to a service, at whatever distance: they reload level by level.
+    fn wake_dependents(&self, service: &ObjectKey) {
+        let graph = self.world.graph();
+        let mut open = vec![service.clone()];
+        let mut seen: std::collections::BTreeSet<ObjectKey> = std::collections::BTreeSet::new();
+        while let Some(node) = open.pop() {
+            for dependent in graph.dependents(&node) {
+                if seen.insert(dependent.clone()) {
+                    open.push(dependent.clone());
+                    if graph.dependencies(dependent).iter().any(qm_plan::reload::reacts) {
+                        self.world.queue.add(dependent);
+                    }
+                }
+            }
         }
     }
 

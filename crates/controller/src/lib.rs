@@ -21,6 +21,7 @@ pub mod ports;
 pub mod probe;
 pub mod queue;
 pub mod records;
+mod reloads;
 pub mod run;
 pub mod shadow;
 pub mod status;

@@ -10,7 +10,7 @@ use qm_api::mutant::{Mutant, planted};
 use qm_plan::budget::Budget;
 use qm_plan::check::check;
 use qm_plan::desired::{DesiredService, Rollout};
-use qm_plan::kinds::mini_service::{Context, Gate, PendingRestart, plan_service};
+use qm_plan::kinds::mini_service::{Context, Gate, PendingReload, plan_service};
 use qm_plan::kinds::network::plan_network;
 use qm_plan::kinds::orphan::plan_orphans;
 use qm_plan::own::Trouble;
@@ -108,6 +108,7 @@ impl Controller {
                 }
             }
         }
+        self.decide_reload(key, &desired).await?;
         let plan = self.plan_service(object, &desired);
         let next = self.carry_out(key, object, plan).await?;
         self.finish_reload(key).await?;
@@ -145,8 +146,10 @@ impl Controller {
         let recorded = self.revisions_of(key);
         let proven: BTreeSet<u64> = recorded.iter().filter(|r| r.trial_is_over(now)).map(|r| r.revision.number).collect();
         let revisions: Vec<_> = recorded.into_iter().map(|r| r.revision).collect();
-        let restart: Option<PendingRestart> = records::pending_reload(&snapshot, key).map(PendingRestart::from);
+        let reload: Option<PendingReload> = records::pending_reload(&snapshot, key).map(PendingReload::from);
+        let stopped = records::stopped(&snapshot, key).unwrap_or_default();
         let availability = self.world.availability();
+        let stopped_for = availability.get(key).and_then(|view| view.stopped_for.clone());
         let gates: BTreeMap<ObjectKey, Gate> = desired
             .dependencies
             .iter()
@@ -192,7 +195,10 @@ impl Controller {
             pulled_generation: memory.pulled_generation,
             default_log_grows: self.world.facts().is_some_and(|f| f.default_log_grows),
             suspended: intents::suspension(&snapshot, object, now),
-            restart: restart.as_ref(),
+            reload: reload.as_ref(),
+            stopped_for: stopped_for.as_ref(),
+            stopped: &stopped.containers,
+            flapping: memory.flapping.clone(),
             brake: self.brake(key, desired, &memory),
             dependents_leaving,
             drift: &memory.drift,
@@ -284,6 +290,7 @@ impl Controller {
             return Ok(Next::At(self.clock.mono_ms() + RESYNC_MS));
         }
         self.note_plan(key, object, &plan);
+        self.note_change(key, &plan);
         match &plan.rollout {
             Some(Progress { number, state: ProgressState::Complete }) => self.prove_revision(key, object, *number).await?,
             Some(Progress { number, state: ProgressState::Failed(evidence) }) if self.take_back(key, object, *number, evidence).await? => {
@@ -312,6 +319,7 @@ impl Controller {
         if let Some(revision) = &plan.revision {
             self.record_revision(key, revision.clone()).await?;
         }
+        self.note_stops(key, &plan).await?;
         let executed = self.execute(key, &plan).await;
         self.note_pull(key, object, &plan, &executed);
         match executed.failure {
@@ -435,6 +443,10 @@ impl Controller {
         for until in plan.steps.iter().flat_map(|s| s.waits.iter().filter_map(Wait::until)).chain(trial) {
             at = at.min(self.clock.mono_ms() + until.millis_since(now).max(1) as u64);
         }
+        let reload = self.remember(key, |m| m.reload_wait_ms);
+        for until in reload.into_iter().chain(self.change_ends_ms(key)) {
+            at = at.min(until.max(self.clock.mono_ms() + 1));
+        }
         let backoff = self.remember(key, |m| m.backoff_until_ms);
         if backoff > self.clock.mono_ms() {
             at = at.min(backoff);
@@ -470,25 +482,6 @@ impl Controller {
             Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => Ok(Next::Now),
             Err(error) => Err(error),
         }
-    }
-
-    /// A pending reload whose containers have all been outlived is done.
-    async fn finish_reload(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        let snapshot = self.store.snapshot();
-        let Some(pending) = records::pending_reload(&snapshot, key) else { return Ok(()) };
-        let remains = {
-            let inner = self.world.lock();
-            let still = |(id, at): (&qm_api::name::Name, &Option<qm_api::time::Timestamp>)| {
-                inner.containers.get(id).is_some_and(|c| c.started_at == *at)
-            };
-            inner.engine_gap().is_some() || pending.containers.iter().any(still)
-        };
-        if remains {
-            return Ok(());
-        }
-        let mut tx = self.store.tx();
-        tx.delete(ObjectKey::new(records::PENDING_RELOAD, key.namespace.clone(), key.name.clone()), Precondition::default(), self.now());
-        tx.commit(Durability::Durable).await.map(drop)
     }
 }
 

@@ -155,6 +155,12 @@ impl Operator {
                     if snapshot.get(&record).is_some() {
                         tx.delete(record, Precondition::default(), now);
                     }
+                    // And what reloaded too often may do so again.
+                    let memory = crate::records::reloads(&snapshot, &object.key);
+                    if !memory.recent.is_empty() {
+                        let memory = qm_plan::reload::Memory { recent: Vec::new(), ..memory };
+                        controller.put_record(&mut tx, crate::reloads::record_key(crate::records::RELOADS, &object.key), &memory);
+                    }
                 }
             }
             Act::Rollback => {
@@ -253,7 +259,8 @@ impl Operator {
         let (containers, _) = inner.orphans(&object.key);
         drop(inner);
         let record = PendingReloadRecord {
-            verb: "restart".to_owned(),
+            verb: qm_plan::reload::Verb::Restart,
+            triggers: Vec::new(),
             actor: spec.actor.clone(),
             reason: spec.reason.clone(),
             containers: containers.iter().map(|c| (c.id.clone(), c.started_at)).collect(),

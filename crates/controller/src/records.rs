@@ -3,8 +3,10 @@
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
-use qm_plan::kinds::mini_service::PendingRestart;
+use qm_plan::kinds::mini_service::PendingReload;
 use qm_plan::plan::Revision;
+use qm_plan::reload::{Counted, Memory as ReloadMemory, Verb};
+use qm_plan::step::Cause;
 use qm_store::Snapshot;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -14,6 +16,10 @@ use std::collections::BTreeMap;
 pub const REVISION: &str = "Revision";
 /// Kind: a reload that must be outlived, named after its service.
 pub const PENDING_RELOAD: &str = "PendingReload";
+/// Kind: what a service has reacted to of its dependencies, named after it.
+pub const RELOADS: &str = "Reloads";
+/// Kind: containers that were stopped for a lost dependency, named after their service.
+pub const STOPPED: &str = "Stopped";
 /// Kind: why a service does not run the revision that its manifest says, named after the service.
 pub const ROLLBACK: &str = "Rollback";
 /// Kind: what was adopted for an object, named `<kind>.<name>` after it.
@@ -113,14 +119,7 @@ impl RollbackRecord {
 
 /// The rollback of a service, whether or not it still holds.
 pub fn rollback(snapshot: &Snapshot, service: &ObjectKey) -> Option<RollbackRecord> {
-    let object = snapshot.get(&ObjectKey::new(ROLLBACK, service.namespace.clone(), service.name.clone()))?;
-    match object.decode_spec() {
-        Ok(record) => Some(record),
-        Err(error) => {
-            tracing::warn!(key = %object.key, error = %error, "a rollback record cannot be read and is left out");
-            None
-        }
-    }
+    read(snapshot, ROLLBACK, service)
 }
 
 /// What was adopted for one object, by the engine's ids: their stamps, which are not in the engine.
@@ -153,20 +152,37 @@ pub fn adoption_key(object: &ObjectKey) -> ObjectKey {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PendingReloadRecord {
-    /// What is to be done; only `restart` by now.
-    pub verb: String,
-    /// Who asked.
+    /// What is to be done.
+    pub verb: Verb,
+    /// Who asked; empty where it follows from dependencies.
+    #[serde(default)]
     pub actor: String,
     /// In their words.
+    #[serde(default)]
     pub reason: String,
+    /// What happened to dependencies, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub triggers: Vec<String>,
     /// Containers with the start times that must be outlived.
     pub containers: BTreeMap<Name, Option<Timestamp>>,
 }
 
-impl From<PendingReloadRecord> for PendingRestart {
+impl From<PendingReloadRecord> for PendingReload {
     fn from(record: PendingReloadRecord) -> Self {
-        Self { actor: record.actor, reason: record.reason, containers: record.containers }
+        let cause = match record.triggers.is_empty() {
+            true => Cause::Asked { actor: record.actor, reason: record.reason },
+            false => Cause::Reload { triggers: record.triggers },
+        };
+        Self { verb: record.verb, cause, containers: record.containers }
     }
+}
+
+/// What was stopped for a lost dependency: containers with the start times they had.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoppedRecord {
+    /// The containers.
+    pub containers: BTreeMap<Name, Option<Timestamp>>,
 }
 
 /// A stored epoch: what has happened to a node that its dependents may have to react to.
@@ -180,6 +196,51 @@ pub struct EpochRecord {
     /// The node is in an observed loss now.
     #[serde(default)]
     pub lost: bool,
+    /// Planned changes that took it down and are done.
+    #[serde(default)]
+    pub changes_ended: u64,
+    /// A planned change keeps it down now.
+    #[serde(default)]
+    pub changing: bool,
+    /// When the last loss ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned_at: Option<Timestamp>,
+    /// When it last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_at: Option<Timestamp>,
+}
+
+impl EpochRecord {
+    /// What dependents compare.
+    pub fn counted(&self) -> Counted {
+        Counted { losses_ended: self.losses_ended, changes_ended: self.changes_ended, revision: self.revision }
+    }
+}
+
+/// What has been counted of a node; `None` = it was never usable.
+pub fn epoch(snapshot: &Snapshot, node: &ObjectKey) -> Option<EpochRecord> {
+    read(snapshot, EPOCH, node)
+}
+
+/// What a service has reacted to.
+pub fn reloads(snapshot: &Snapshot, service: &ObjectKey) -> ReloadMemory {
+    read(snapshot, RELOADS, service).unwrap_or_default()
+}
+
+/// What was stopped for a lost dependency.
+pub fn stopped(snapshot: &Snapshot, service: &ObjectKey) -> Option<StoppedRecord> {
+    read(snapshot, STOPPED, service)
+}
+
+fn read<T: serde::de::DeserializeOwned>(snapshot: &Snapshot, kind: &str, service: &ObjectKey) -> Option<T> {
+    let object = snapshot.get(&ObjectKey::new(kind, service.namespace.clone(), service.name.clone()))?;
+    match object.decode_spec() {
+        Ok(record) => Some(record),
+        Err(error) => {
+            tracing::warn!(key = %object.key, error = %error, "a record cannot be read and is left out");
+            None
+        }
+    }
 }
 
 /// The key of a revision record.
@@ -206,6 +267,5 @@ pub fn revisions(snapshot: &Snapshot, service: &ObjectKey) -> Vec<RevisionRecord
 
 /// The pending reload of a service.
 pub fn pending_reload(snapshot: &Snapshot, service: &ObjectKey) -> Option<PendingReloadRecord> {
-    let key = ObjectKey::new(PENDING_RELOAD, service.namespace.clone(), service.name.clone());
-    snapshot.get(&key)?.decode_spec().ok()
+    read(snapshot, PENDING_RELOAD, service)
 }

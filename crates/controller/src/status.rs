@@ -10,7 +10,7 @@ use qm_api::kinds::mini_service::{self, BlockedBy, DependencyStatus, Dependents,
 use qm_api::kinds::network::NetworkStatus;
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::time::Timestamp;
-use qm_plan::availability::NodeView;
+use qm_plan::availability::{DownCause, NodeView};
 use qm_plan::desired::{DesiredService, Rollout};
 use qm_plan::kinds::network::current;
 use qm_plan::observed::ServiceView;
@@ -22,7 +22,7 @@ use serde_json::Value;
 use crate::controller::{Controller, Memory};
 use crate::events::EventType;
 use crate::intents;
-use crate::records::{EPOCH, EpochRecord};
+use crate::records::{EPOCH, EpochRecord, epoch};
 
 /// Dependents named in a status.
 const NAMED: usize = 50;
@@ -264,33 +264,51 @@ impl Controller {
             return Ok(());
         }
         let snapshot = self.world.availability();
-        let Some(node) = snapshot.get(key).filter(|n| !n.stale && n.off.is_none()) else { return Ok(()) };
+        let Some(node) = snapshot.get(key).filter(|n| n.history.was_usable) else { return Ok(()) };
         let record_key = ObjectKey::new(EPOCH, key.namespace.clone(), key.name.clone());
         let store = self.store.snapshot();
         if store.get(key).is_none_or(|o| o.is_deleting()) {
             return Ok(());
         }
-        let stored = store.get(&record_key);
-        let old: EpochRecord = stored.and_then(|o| o.decode_spec().ok()).unwrap_or_default();
-        let mut new = old;
-        let is_own_loss = !matches!(
-            node.reason,
-            Reason::Pending | Reason::Unknown | Reason::EngineUnreachable | Reason::Creating | Reason::Pulling | Reason::Starting
-        );
-        if node.usable() {
-            new.losses_ended += u64::from(old.lost);
-            new.lost = false;
-            new.revision = self.revisions_of(key).first().map_or(old.revision, |r| r.revision.number);
-        } else if is_own_loss && stored.is_some() {
-            new.lost = true;
+        let stored = epoch(&store, key);
+        let old = stored.unwrap_or_default();
+        let (counted, loss) = (node.history.epoch, node.history.loss);
+        let mut new = EpochRecord {
+            losses_ended: counted.losses_ended,
+            changes_ended: counted.changes_ended,
+            lost: loss.is_some_and(|l| l.cause == DownCause::Failed),
+            changing: loss.is_some_and(|l| l.cause == DownCause::Changing && l.own_change),
+            revision: if node.usable() { self.running_revision(key).unwrap_or(old.revision) } else { old.revision },
+            ..old
+        };
+        // A fresh store records epochs without anything following from it.
+        if stored.is_some() {
+            let now = self.now();
+            if new.losses_ended != old.losses_ended {
+                new.returned_at = Some(now);
+            }
+            if new.changes_ended != old.changes_ended || new.revision != old.revision {
+                new.changed_at = Some(now);
+            }
         }
-        // A fresh store records epochs without anything following from it: the first record is made at the first usable moment.
-        if new == old || (stored.is_none() && !node.usable()) {
+        if stored == Some(new) {
             return Ok(());
         }
         let mut tx = self.store.tx();
         self.put_record(&mut tx, record_key, &new);
         tx.commit(Durability::Durable).await.map(drop)
+    }
+}
+
+impl Controller {
+    /// The revision that is rolled out: complete at least once, and wanted now.
+    fn running_revision(&self, key: &ObjectKey) -> Option<u64> {
+        match &self.world.service(key)?.rollout {
+            Rollout::RolledBack { to, .. } => Some(*to),
+            Rollout::Wanted | Rollout::Paused { .. } => {
+                self.revisions_of(key).iter().find(|r| r.proven_at.is_some()).map(|r| r.revision.number)
+            }
+        }
     }
 }
 

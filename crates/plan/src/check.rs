@@ -111,6 +111,7 @@ fn subject(action: &Action) -> (Option<&Name>, Option<usize>) {
         Action::Disconnect { container, .. }
         | Action::Stop { container, .. }
         | Action::Restart { container, .. }
+        | Action::Signal { container, .. }
         | Action::Unpause { container }
         | Action::Rename { container, .. }
         | Action::Update { container, .. }

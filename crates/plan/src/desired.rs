@@ -159,6 +159,8 @@ pub struct DesiredContainer {
     pub update_timeout_ms: u64,
     /// What a failed update does.
     pub on_failure: OnFailure,
+    /// The signal that makes it read its configuration anew.
+    pub reload_signal: String,
     /// So many failed starts ..
     pub start_tries: u32,
     /// .. in this time, in milliseconds, are a crash loop.
@@ -421,6 +423,7 @@ impl DesiredService {
         older.on_failure = current.on_failure;
         older.start_tries = current.start_tries;
         older.start_window_ms = current.start_window_ms;
+        older.reload_signal.clone_from(&current.reload_signal);
         **current = older;
         self.rollout = rollout;
         Ok(())
@@ -546,6 +549,7 @@ fn container_form(key: &ObjectKey, spec: &Container, files: &Files) -> Result<De
         on_failure: update.on_failure.unwrap_or_default(),
         start_tries: budget.tries.unwrap_or(5).max(1),
         start_window_ms: budget.window.map_or(600_000, Duration::as_millis),
+        reload_signal: spec.reload_signal.clone().unwrap_or_else(|| "SIGHUP".to_owned()),
     })
 }
 

@@ -13,5 +13,6 @@ pub mod leaf;
 pub mod observed;
 pub mod own;
 pub mod plan;
+pub mod reload;
 pub mod stamp;
 pub mod step;

@@ -142,11 +142,12 @@ impl Plan {
         let mut counts = [0_usize; 4];
         for step in &self.steps {
             let at = match (&step.action, &step.cause) {
-                (Action::CreateContainer { .. }, Cause::Revision { .. }) => 2,
+                (Action::CreateContainer { .. }, Cause::Revision { .. } | Cause::Reload { .. }) => 2,
                 (Action::CreateContainer { .. } | Action::CreateNetwork { .. } | Action::CreateVolume { .. }, _) => 0,
                 (Action::RemoveContainer { .. }, Cause::Superseded | Cause::Revision { .. }) => continue,
                 (Action::RemoveContainer { .. } | Action::RemoveNetwork { .. }, _) => 3,
                 (Action::Pull { .. } | Action::PlaceFiles { .. } | Action::WriteFiles { .. }, _) => continue,
+                (Action::Stop { .. } | Action::Start { .. }, Cause::Reload { .. }) => continue,
                 (_, Cause::New | Cause::Missing | Cause::Revision { .. } | Cause::Superseded | Cause::Deleted | Cause::Orphan) => continue,
                 _ => 1,
             };

@@ -216,6 +216,13 @@ pub enum Action {
         /// Seconds before it is killed.
         grace_seconds: i64,
     },
+    /// Send a container the signal that makes it read its configuration anew.
+    Signal {
+        /// Which.
+        container: Name,
+        /// The signal's name.
+        signal: String,
+    },
     /// Let a frozen container go on.
     Unpause {
         /// Which.
@@ -270,6 +277,7 @@ impl Action {
             Self::Start { .. } => "start",
             Self::Stop { .. } => "stop",
             Self::Restart { .. } => "restart",
+            Self::Signal { .. } => "signal",
             Self::Unpause { .. } => "unpause",
             Self::Rename { .. } => "rename",
             Self::Update { .. } => "update",
@@ -370,11 +378,47 @@ pub enum Cause {
         /// In their words.
         reason: String,
     },
+    /// A dependency returned or changed, and the manifest says what follows.
+    Reload {
+        /// What happened, in words.
+        triggers: Vec<String>,
+    },
+    /// A dependency that it must not run without is lost.
+    DependencyLost {
+        /// Which.
+        on: ObjectKey,
+    },
+    /// It was stopped for a lost dependency, which has returned.
+    DependencyReturned,
     /// It is stamped as ours, and nothing that we remember wants it.
     Orphan,
 }
 
 impl Cause {
+    /// Whether we, or a person, mean it: what it takes down is being changed and has not failed.
+    pub const fn is_planned(&self) -> bool {
+        match self {
+            Self::Revision { .. }
+            | Self::Changed { .. }
+            | Self::Superseded
+            | Self::ScaledDown
+            | Self::Off { .. }
+            | Self::Deleted
+            | Self::Asked { .. }
+            | Self::Reload { .. } => true,
+            Self::New
+            | Self::Missing
+            | Self::NotRunning { .. }
+            | Self::Drift { .. }
+            | Self::Joins { .. }
+            | Self::Leaves { .. }
+            | Self::Moves { .. }
+            | Self::DependencyLost { .. }
+            | Self::DependencyReturned
+            | Self::Orphan => false,
+        }
+    }
+
     /// Whether somebody else has caused it: it was as wanted before.
     pub const fn is_drift(&self) -> bool {
         matches!(self, Self::Drift { .. } | Self::Missing | Self::NotRunning { .. })
@@ -400,6 +444,9 @@ impl fmt::Display for Cause {
             Self::Deleted => f.write_str("deleted"),
             Self::Asked { actor, reason } if reason.is_empty() => write!(f, "asked by {actor}"),
             Self::Asked { actor, reason } => write!(f, "asked by {actor}: {reason}"),
+            Self::Reload { triggers } => f.write_str(&triggers.join(", ")),
+            Self::DependencyLost { on } => write!(f, "{}/{} is lost", on.namespace, on.name),
+            Self::DependencyReturned => f.write_str("what it was stopped for has returned"),
             Self::Orphan => f.write_str("orphan"),
         }
     }

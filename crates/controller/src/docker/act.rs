@@ -13,7 +13,7 @@ use bollard::models::{
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
-    RestartContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+    KillContainerOptionsBuilder, RestartContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
 use qm_api::mutant::{Mutant, planted};
@@ -112,6 +112,11 @@ impl Docker {
             Action::Restart { container: id, grace_seconds } => {
                 let options = RestartContainerOptionsBuilder::default().t(*grace_seconds as i32).build();
                 timed(with_grace(*grace_seconds), self.client().restart_container(id, Some(options))).await?;
+                Ok(container(id))
+            }
+            Action::Signal { container: id, signal } => {
+                let options = KillContainerOptionsBuilder::default().signal(signal).build();
+                self.call(self.client().kill_container(id, Some(options))).await?;
                 Ok(container(id))
             }
             Action::Unpause { container: id } => {

@@ -14,7 +14,7 @@ use qm_api::graph::Graph;
 use qm_api::meta::ObjectKey;
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
-use qm_plan::availability::{Engine, Settings, Snapshot};
+use qm_plan::availability::{DownCause, Engine, Epoch, Remembered, Settings, Snapshot};
 use qm_plan::budget::{Budget, Spent};
 use qm_plan::desired::{DesiredNetwork, DesiredService};
 use qm_plan::observed::{Container, Health, Image, Network};
@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::docker::Facts;
 use crate::docker::convert::Listed;
 use crate::queue::Queue;
+use crate::records::EpochRecord;
 
 pub use mirror::{Foreign, Listing};
 pub use view::ProbeTarget;
@@ -216,12 +217,24 @@ impl World {
     }
 
     /// What the store last recorded of nodes that this process has not observed yet.
-    pub fn seed(&self, recorded: impl IntoIterator<Item = (ObjectKey, qm_api::availability::Availability, Reason, Timestamp)>) {
+    pub fn seed(&self, recorded: impl IntoIterator<Item = Seed>) {
         let mut inner = self.lock();
         let now = self.clock.now();
         let mut touched = BTreeSet::new();
-        for (key, availability, reason, since) in recorded {
-            touched.extend(inner.engine.seed(&key, availability, reason, since, now));
+        for Seed { key, availability, since, epoch } in recorded {
+            if let Some(epoch) = epoch {
+                let down = match (epoch.lost, epoch.changing) {
+                    (true, _) => Some(DownCause::Failed),
+                    (false, true) => Some(DownCause::Changing),
+                    (false, false) => None,
+                };
+                let counted = Epoch { losses_ended: epoch.losses_ended, changes_ended: epoch.changes_ended };
+                touched.extend(inner.engine.set_changing(&key, epoch.changing, now));
+                touched.extend(inner.engine.remember(&key, Remembered { epoch: counted, down, since }, now));
+            }
+            if let Some((availability, reason)) = availability {
+                touched.extend(inner.engine.seed(&key, availability, reason, since, now));
+            }
         }
         self.settle(inner, touched);
     }
@@ -270,6 +283,23 @@ impl World {
     /// What stands in a service's way.
     pub fn trouble(&self, key: &ObjectKey) -> Option<Trouble> {
         self.lock().troubles.get(key).cloned()
+    }
+
+    /// Says that a planned change is under way at a service, or that it is not any more.
+    pub fn set_changing(&self, key: &ObjectKey, changing: bool) {
+        let mut inner = self.lock();
+        let changed = inner.engine.set_changing(key, changing, self.clock.now());
+        self.settle_without_pass(inner, changed.into_iter().collect(), key);
+    }
+
+    /// The containers of a service.
+    pub(crate) fn containers_of(&self, key: &ObjectKey) -> Vec<Arc<Container>> {
+        self.lock().containers_of(key)
+    }
+
+    /// Whether the engine cannot be seen.
+    pub(crate) fn is_gap(&self) -> bool {
+        self.lock().engine_gap().is_some()
     }
 
     /// Forgets spent budgets and troubles.
@@ -381,6 +411,19 @@ impl World {
         let spent = inner.exits.get(key)?.values().filter_map(|of_slot| of_slot.is_spent(budget, now));
         spent.max().map(|(until, evidence)| (until, evidence.to_owned()))
     }
+}
+
+/// What the store last recorded of a service.
+#[derive(Clone, Debug)]
+pub struct Seed {
+    /// Which.
+    pub key: ObjectKey,
+    /// Its availability and why, unless it was off.
+    pub availability: Option<(qm_api::availability::Availability, Reason)>,
+    /// Since when.
+    pub since: Timestamp,
+    /// What was counted of it.
+    pub epoch: Option<EpochRecord>,
 }
 
 /// A change of what is wanted.

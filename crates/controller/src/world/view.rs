@@ -55,7 +55,7 @@ impl Inner {
         self.services.range(first..).take_while(move |(key, _)| key.namespace == namespace)
     }
 
-    fn containers_of(&self, owner: &ObjectKey) -> Vec<Arc<Container>> {
+    pub(crate) fn containers_of(&self, owner: &ObjectKey) -> Vec<Arc<Container>> {
         self.by_owner.get(owner).into_iter().flatten().filter_map(|id| self.containers.get(id).cloned()).collect()
     }
 

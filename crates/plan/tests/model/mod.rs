@@ -8,7 +8,7 @@ use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::check::check;
 use qm_plan::desired::{DesiredService, Files, MountSource, Rollout};
-use qm_plan::kinds::mini_service::{Context, DriftMemory, Gate, plan_service};
+use qm_plan::kinds::mini_service::{Context, DriftMemory, Gate, PendingReload, plan_service};
 use qm_plan::leaf::spec_hash;
 use qm_plan::observed::{Attachment, Container, EngineHealth, Health, Image, Network, Place, RunState, ServiceView};
 use qm_plan::own::is_healthy;
@@ -39,6 +39,9 @@ pub(crate) struct Model {
     pub(crate) not_adoptable: Vec<String>,
     pub(crate) drift: DriftMemory,
     pub(crate) suspended: Option<String>,
+    pub(crate) reload: Option<PendingReload>,
+    pub(crate) stopped_for: Option<ObjectKey>,
+    pub(crate) stopped: BTreeMap<Name, Option<Timestamp>>,
     pub(crate) last: Plan,
     pub(crate) images: BTreeSet<Name>,
     pub(crate) healthy: bool,
@@ -81,6 +84,9 @@ impl Model {
             settled_networks: BTreeSet::new(),
             not_adoptable: Vec::new(),
             drift: DriftMemory::default(),
+            reload: None,
+            stopped_for: None,
+            stopped: BTreeMap::new(),
             suspended: None,
             last: Plan::default(),
             images: BTreeSet::new(),
@@ -138,7 +144,10 @@ impl Model {
             pulled_generation: None,
             default_log_grows: true,
             suspended: self.suspended.clone(),
-            restart: None,
+            reload: self.reload.as_ref(),
+            stopped_for: self.stopped_for.as_ref(),
+            stopped: &self.stopped,
+            flapping: None,
             brake: self.brake.clone(),
             dependents_leaving: Vec::new(),
             not_adoptable: self.not_adoptable.clone(),
@@ -296,7 +305,15 @@ impl Model {
                 at.started_at = Some(Timestamp::from_millis(clock));
             }
             Action::Stop { container, .. } => self.at(container).state = RunState::Exited,
-            Action::Restart { container, .. } | Action::Unpause { container } => self.at(container).state = RunState::Running,
+            Action::Unpause { container } => self.at(container).state = RunState::Running,
+            Action::Restart { container, .. } => {
+                let clock = self.clock;
+                self.at(container).started_at = Some(Timestamp::from_millis(clock));
+            }
+            Action::Signal { container, .. } => {
+                let pending = self.reload.as_mut().expect("only a reload sends signals");
+                assert!(pending.containers.remove(container).is_some(), "signalled twice");
+            }
             Action::Rename { container, to } => {
                 assert!(self.view.containers.iter().all(|c| c.name != to.as_str()), "the name {to} is taken");
                 self.at(container).name = to.as_str().into();

@@ -22,6 +22,7 @@ use qm_api::time::Timestamp;
 use crate::desired::{DesiredContainer, DesiredService, Form, Rollout};
 use crate::observed::{Container, Gap, Image, RunState, ServiceView};
 use crate::plan::{Finding, Plan, Revision};
+use crate::reload::{RELOADS, Verb};
 use crate::step::{Action, Cause, ContainerRef, Step, Wait};
 
 /// How a dependency stands, as far as the start of its dependent is concerned.
@@ -33,15 +34,26 @@ pub struct Gate {
     pub bad: bool,
 }
 
-/// A restart that is to be outlived: containers by id with the start time they had when it was asked for.
+/// A reload that is to be outlived: containers by id with the start time they had when it was decided.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PendingRestart {
-    /// Who asked.
-    pub actor: String,
-    /// In their words.
-    pub reason: String,
+pub struct PendingReload {
+    /// What is done to them.
+    pub verb: Verb,
+    /// Why.
+    pub cause: Cause,
     /// What must be outlived.
     pub containers: BTreeMap<Name, Option<Timestamp>>,
+}
+
+impl PendingReload {
+    /// Whether a container still is what it was when the reload was decided.
+    pub fn concerns(&self, container: &Container) -> bool {
+        match (self.verb, self.containers.get(&container.id)) {
+            (_, None) => false,
+            (Verb::Recreate, Some(_)) => true,
+            (Verb::Signal | Verb::Restart, Some(started_at)) => *started_at == container.started_at,
+        }
+    }
 }
 
 /// A field that was changed again so soon after it was put back waits until so long after that, in milliseconds: whoever changes it means
@@ -128,8 +140,14 @@ pub struct Context<'a> {
     pub default_log_grows: bool,
     /// Who suspended it, in words.
     pub suspended: Option<String>,
-    /// A restart that somebody asked for.
-    pub restart: Option<&'a PendingRestart>,
+    /// A reload that a person asked for, or that follows from a dependency.
+    pub reload: Option<&'a PendingReload>,
+    /// The lost dependency that it must not run without.
+    pub stopped_for: Option<&'a ObjectKey>,
+    /// It reloads again and again: until when it does not, and what it would reload for.
+    pub flapping: Option<(Timestamp, String)>,
+    /// Containers that were stopped for a lost dependency, with the start time they had.
+    pub stopped: &'a BTreeMap<Name, Option<Timestamp>>,
     /// Starts are held back.
     pub brake: Option<Wait>,
     /// Mini services that depend on this one and are still being taken down.
@@ -171,8 +189,18 @@ pub fn plan_service(desired: &DesiredService, ctx: &Context<'_>) -> Plan {
         let why = ctx.not_adoptable.join("; ");
         let message = format!("{why}: correct the annotation {}, or remove it to have new ones made", crate::desired::ADOPT);
         plan.findings.push(planner.finding(Reason::NotAdoptable, message, true));
+    } else if let Some(on) = ctx.stopped_for {
+        planner.hold_down(on, &mut plan);
     } else {
         planner.bring_up(&mut plan);
+    }
+    if let Some((until, evidence)) = &ctx.flapping {
+        let message = format!(
+            "reloaded {} times in {} minutes, and is to again ({evidence}): not before {until}, or `quaymaster retry`",
+            RELOADS.tries,
+            RELOADS.window_ms / 60_000
+        );
+        plan.findings.push(planner.finding(Reason::Flapping, message, true));
     }
     match desired.drift {
         DriftMode::Report => report_drift(desired, &mut plan),
@@ -289,6 +317,20 @@ impl Planner<'_> {
         }
         let action = Action::RemoveContainer { container: container.id.clone() };
         Some(plan.push(Step { waits, after: before, ..self.step(slot, action, cause) }))
+    }
+
+    /// A dependency that it must not run without is lost: what runs is stopped and stays as it is. Nothing else is done meanwhile.
+    fn hold_down(&self, on: &ObjectKey, plan: &mut Plan) {
+        for container in self.ctx.view.containers.iter().filter(|c| c.state.is_up()) {
+            let slot = container.stamp.as_ref().map_or(0, |s| s.slot);
+            let action = Action::Stop { container: container.id.clone(), grace_seconds: self.grace_seconds() };
+            plan.push(self.step(slot, action, Cause::DependencyLost { on: on.clone() }));
+        }
+        plan.findings.push(self.finding(
+            Reason::DependencyUnavailable,
+            format!("stopped until {}/{} returns", on.namespace, on.name),
+            false,
+        ));
     }
 
     fn bring_up(&self, plan: &mut Plan) {

@@ -15,6 +15,7 @@ use crate::leaf::engine_resources;
 use crate::observed::{Container, EngineHealth, Health, RunState};
 use crate::own::{healthy_at, is_healthy};
 use crate::plan::Plan;
+use crate::reload::Verb;
 use crate::stamp::Stamp;
 use crate::step::{Action, Body, Cause, ContainerRef, FileWrite, ImageRef, Join, Step, Wait};
 
@@ -144,6 +145,11 @@ fn is_current(planner: &Planner<'_>, target: &Target, container: &Container) -> 
         || container.image_id == target.image_id
             && container.stamp.as_ref().is_some_and(|s| s.spec_hash == target.hash.as_str())
             && !drift::has_limit_to_lift(planner, container)
+            && !is_to_be_recreated(planner, container)
+}
+
+fn is_to_be_recreated(planner: &Planner<'_>, container: &Container) -> bool {
+    planner.ctx.reload.is_some_and(|reload| reload.verb == Verb::Recreate && reload.concerns(container))
 }
 
 fn advancement(container: &Container) -> u8 {
@@ -187,6 +193,8 @@ fn keep_container(planner: &Planner<'_>, slot: &Slot<'_>, keep: &Container, rati
         }
         let cause = if keep.state == RunState::Created {
             slot.outdated.first().map_or_else(|| new_or_missing(planner), |old| revision_cause(planner, old, keep_revision(keep), None))
+        } else if was_stopped_for_a_dependency(planner, keep) {
+            Cause::DependencyReturned
         } else {
             Cause::NotRunning { state: keep.state.word().to_owned() }
         };
@@ -197,7 +205,7 @@ fn keep_container(planner: &Planner<'_>, slot: &Slot<'_>, keep: &Container, rati
         let cause = planner.difference("state", "paused".to_owned(), "running".to_owned());
         plan.push(planner.step(slot.number, Action::Unpause { container: keep.id.clone() }, cause));
     } else {
-        restart(planner, slot.number, keep, plan);
+        reload(planner, slot.number, keep, plan);
     }
     let mut renamed_after = Vec::new();
     for old in &slot.outdated {
@@ -251,6 +259,9 @@ fn rename(planner: &Planner<'_>, slot: &Slot<'_>, keep: &Container, after: Vec<u
 /// Whether a container that does not run should be started. The restart policy decides about one that ended by itself.
 fn should_start(planner: &Planner<'_>, container: &Container) -> bool {
     use qm_api::spec::container::Restart;
+    if was_stopped_for_a_dependency(planner, container) {
+        return true;
+    }
     match (container.state, planner.spec.restart) {
         (RunState::Created, _) => !planted(Mutant::HalfDoneIsDone),
         (RunState::Exited, Restart::Always) => !planted(Mutant::StoppedStays),
@@ -259,14 +270,25 @@ fn should_start(planner: &Planner<'_>, container: &Container) -> bool {
     }
 }
 
-fn restart(planner: &Planner<'_>, slot: u32, container: &Container, plan: &mut Plan) {
-    let Some(request) = planner.ctx.restart else { return };
-    if request.containers.get(&container.id) != Some(&container.started_at) || container.state != RunState::Running {
+/// Whether we stopped it, and it was not started since.
+fn was_stopped_for_a_dependency(planner: &Planner<'_>, container: &Container) -> bool {
+    container.state == RunState::Exited && planner.ctx.stopped.get(&container.id) == Some(&container.started_at)
+}
+
+/// What a pending reload asks of a container that stays.
+fn reload(planner: &Planner<'_>, slot: u32, container: &Container, plan: &mut Plan) {
+    let Some(pending) = planner.ctx.reload.filter(|pending| pending.concerns(container)) else { return };
+    if container.state != RunState::Running {
         return;
     }
-    let cause = Cause::Asked { actor: request.actor.clone(), reason: request.reason.clone() };
-    let action = Action::Restart { container: container.id.clone(), grace_seconds: planner.grace_seconds() };
-    let mut step = planner.step(slot, action, cause);
+    let id = container.id.clone();
+    let action = match pending.verb {
+        Verb::Signal => Action::Signal { container: id, signal: planner.spec.reload_signal.clone() },
+        Verb::Restart => Action::Restart { container: id, grace_seconds: planner.grace_seconds() },
+        // It is outdated, and replaced as such.
+        Verb::Recreate => return,
+    };
+    let mut step = planner.step(slot, action, pending.cause.clone());
     // One replica after the other: the next waits until all others are healthy.
     let unhealthy: Vec<u32> = planner
         .ctx
@@ -276,12 +298,12 @@ fn restart(planner: &Planner<'_>, slot: u32, container: &Container, plan: &mut P
         .filter(|c| c.id != container.id && !healthy(planner, c))
         .filter_map(|c| c.stamp.as_ref().map(|s| s.slot))
         .collect();
-    let earlier = plan.steps.iter().any(|s| matches!(s.action, Action::Restart { .. }));
+    let earlier: Vec<u32> =
+        plan.steps.iter().filter(|s| matches!(s.action, Action::Restart { .. } | Action::Signal { .. })).map(|s| s.slot).collect();
     if !unhealthy.is_empty() {
         step.waits.push(Wait::Replicas { slots: unhealthy });
-    } else if earlier {
-        let slots = plan.steps.iter().filter(|s| matches!(s.action, Action::Restart { .. })).map(|s| s.slot).collect();
-        step.waits.push(Wait::Replicas { slots });
+    } else if !earlier.is_empty() {
+        step.waits.push(Wait::Replicas { slots: earlier });
     }
     plan.push(step);
 }
@@ -365,6 +387,9 @@ fn new_or_missing(planner: &Planner<'_>) -> Cause {
 /// `values` = those of the revision `to`, where they are not recorded yet.
 fn revision_cause(planner: &Planner<'_>, old: &Container, to: u64, values: Option<&serde_json::Value>) -> Cause {
     let from = keep_revision(old);
+    if let Some(pending) = planner.ctx.reload.filter(|_| is_to_be_recreated(planner, old)) {
+        return pending.cause.clone();
+    }
     if from == to {
         return drift::lifted_limit(planner, old);
     }
