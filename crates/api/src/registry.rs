@@ -241,8 +241,8 @@ const TABLE: &[Kind] = &[
     internal("Lease", "leases", "lease", "A lock with a fencing token."),
     internal("Epoch", "epochs", "epoch", "What a node has lived through: losses ended, revisions rolled out."),
     internal("PendingReload", "pendingreloads", "pendingreload", "A reload that was begun and is not seen to be done."),
-    internal("Reloads", "reloads", "reload", "What a service has reacted to of its dependencies."),
-    internal("Stopped", "stopped", "stopped", "Containers that were stopped for a lost dependency."),
+    internal("Reloads", "reloadmemories", "reloadmemory", "What a service has reacted to of its dependencies."),
+    internal("Stopped", "stoppedworkloads", "stoppedworkload", "Containers that were stopped for a lost dependency."),
     internal("Attachment", "attachments", "attachment", "The content of a file that a manifest refers to."),
 ];
 

@@ -121,7 +121,7 @@ fn rules() {
         ),
         in_spec(
             "service not in effect",
-            "critical: true\ndrift: {mode: Report}\ndependsOn: [{service: a, start: Skip, onDown: Degrade, tolerate: 5s, onUp: Restart, onChange: Signal}]",
+            "critical: true\ndrift: {mode: Report}\ndependsOn: [{service: a, start: Skip, onDown: Degrade, tolerate: 5s, onUp: Rebuild, stage: Credentials}]",
         ),
         in_spec(
             "edges",

@@ -139,7 +139,10 @@ impl Controller {
         let is_taking_down = plan.runnable().into_iter().any(|at| {
             let step = &plan.steps[at];
             step.cause.is_planned()
-                && matches!(step.action, Action::Stop { .. } | Action::Restart { .. } | Action::RemoveContainer { .. } | Action::Signal { .. })
+                && matches!(
+                    step.action,
+                    Action::Stop { .. } | Action::Restart { .. } | Action::RemoveContainer { .. } | Action::Signal { .. }
+                )
         });
         let is_planned = plan.steps.iter().any(|step| step.cause.is_planned());
         let is_usable = self.world.availability().get(key).is_some_and(|node| node.own.availability.is_usable() || node.off.is_some());

@@ -162,7 +162,7 @@ impl Controller {
                     name: d.on.name.to_string(),
                     on_down: d.on_down,
                     availability: snapshot.get(&d.on).filter(|v| v.off.is_none()).map(|v| v.availability),
-                    tolerated: false,
+                    tolerated: node.tolerated.iter().any(|t| t.on == d.on),
                 })
                 .collect(),
             dependents: Dependents {
@@ -410,6 +410,15 @@ fn conditions_of(
             false => Reason::Drift,
         };
         conditions.push(condition(ConditionType::Drifted, !drifts.is_empty(), reason, &drifts.join("; "), generation, now));
+    }
+    let had_lost = object.status["conditions"].as_array().is_some_and(|list| list.iter().any(|c| c["type"] == "DependencyStale"));
+    if !node.tolerated.is_empty() || had_lost {
+        let names: Vec<String> = node.tolerated.iter().map(|t| format!("{}/{}", t.on.namespace, t.on.name)).collect();
+        let (reason, message) = match names.is_empty() {
+            true => (Reason::AsWanted, String::new()),
+            false => (Reason::DependencyTolerated, format!("lost, and tolerated for now: {}", names.join(", "))),
+        };
+        conditions.push(condition(ConditionType::DependencyStale, !names.is_empty(), reason, &message, generation, now));
     }
     let is_rolled_back = held.filter(|f| f.reason == Reason::RolledBack);
     let was_rolled_back = object.status["conditions"].as_array().is_some_and(|list| list.iter().any(|c| c["type"] == "RolledBack"));

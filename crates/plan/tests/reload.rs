@@ -76,7 +76,8 @@ fn each_edge_asks_for_what_it_says() {
         ("{service: db, onDown: Ignore, onUp: Restart}", (3, 0, 1), "Restart: n/db returned"),
     ];
     for (edge, (losses, changes, revision), expected) in cases {
-        let found = look(&edges(&format!("[{edge}]")), &seen(&[("db", 0, 0, 1)]), &[("db", standing(losses, changes, revision, 0))], 10_000);
+        let found =
+            look(&edges(&format!("[{edge}]")), &seen(&[("db", 0, 0, 1)]), &[("db", standing(losses, changes, revision, 0))], 10_000);
         assert_eq!(found, expected, "{edge} with {losses} losses, {changes} changes, revision {revision}");
     }
 }
@@ -93,7 +94,10 @@ fn a_reload_waits_until_its_dependency_has_stayed() {
     let edges = edges("[{service: db, onUp: Restart, debounce: 5s}]");
     let memory = seen(&[("db", 0, 0, 1)]);
     let at = |now_ms| look(&edges, &memory, &[("db", standing(1, 0, 1, 10_000))], now_ms);
-    assert_eq!((at(12_000), at(14_999), at(15_000)), ("wait Some(15000)".into(), "wait Some(15000)".into(), "Restart: n/db returned".into()));
+    assert_eq!(
+        (at(12_000), at(14_999), at(15_000)),
+        ("wait Some(15000)".into(), "wait Some(15000)".into(), "Restart: n/db returned".into())
+    );
     let gone = Standing { usable_since_ms: None, ..standing(1, 0, 1, 10_000) };
     assert_eq!(look(&edges, &memory, &[("db", gone)], 60_000), "nothing", "down again: it waits for the return");
 }
@@ -102,7 +106,8 @@ fn a_reload_waits_until_its_dependency_has_stayed() {
 fn several_that_return_reload_it_once() {
     let edges = edges("[{service: db, onUp: Restart}, {service: mq, onUp: Signal, debounce: 20s}, {service: far, onUp: Restart}]");
     let memory = seen(&[("db", 0, 0, 1), ("mq", 0, 0, 1), ("far", 0, 0, 1)]);
-    let nodes = [("db", standing(1, 0, 1, 0)), ("mq", standing(1, 0, 1, 0)), ("far", Standing { usable_since_ms: None, ..standing(1, 0, 1, 0) })];
+    let nodes =
+        [("db", standing(1, 0, 1, 0)), ("mq", standing(1, 0, 1, 0)), ("far", Standing { usable_since_ms: None, ..standing(1, 0, 1, 0) })];
     assert_eq!(look(&edges, &memory, &nodes, 10_000), "wait Some(20000)");
     assert_eq!(look(&edges, &memory, &nodes, 20_000), "Restart: n/db returned, n/mq returned", "one that is still away keeps nobody");
 }
@@ -113,7 +118,10 @@ fn level_by_level() {
     let memory = seen(&[("db", 0, 0, 1), ("api", 0, 0, 1)]);
     let unsettled = Standing { is_unsettled: true, ..standing(0, 0, 1, 0) };
     // The dependency beneath is still to reload, and then it changes: both are one reload.
-    assert_eq!(look(&edges, &memory, &[("db", Standing { is_unsettled: true, ..standing(1, 0, 1, 0) }), ("api", unsettled)], 10_000), "wait None");
+    assert_eq!(
+        look(&edges, &memory, &[("db", Standing { is_unsettled: true, ..standing(1, 0, 1, 0) }), ("api", unsettled)], 10_000),
+        "wait None"
+    );
     let settled = [("db", standing(1, 0, 1, 0)), ("api", standing(0, 1, 1, 5_000))];
     assert_eq!(look(&edges, &memory, &settled, 10_000), "Restart: n/api changed, n/db returned");
 }
@@ -124,9 +132,7 @@ fn what_flaps_is_braked() {
     let mut memory = seen(&[("db", 0, 0, 1)]);
     for n in 1..=u64::from(RELOADS.tries) {
         let now = Timestamp::from_millis(n as i64 * 10_000);
-        let Decision::Reload { memory: next, .. } =
-            decide(&edges, &memory, |_| Some(standing(n, 0, 1, 0)), now, n as i64 * 10_000)
-        else {
+        let Decision::Reload { memory: next, .. } = decide(&edges, &memory, |_| Some(standing(n, 0, 1, 0)), now, n as i64 * 10_000) else {
             panic!("reload {n} is within the budget")
         };
         memory = next;
@@ -178,7 +184,8 @@ fn a_rebuild_from_creation_replaces_each_container_once() {
 #[test]
 fn a_lost_dependency_stops_and_its_return_starts_whatever_the_restart_policy_says() {
     for restart in ["Always", "OnFailure", "Never"] {
-        let mut model = Model::new(service(&format!("{{image: a:1, networks: [data], restart: {restart}}}"), "[{service: db, onDown: Stop}]"));
+        let mut model =
+            Model::new(service(&format!("{{image: a:1, networks: [data], restart: {restart}}}"), "[{service: db, onDown: Stop}]"));
         model.gates.insert(on("db"), qm_plan::kinds::mini_service::Gate { usable: true, bad: false });
         model.settle();
         let id = model.view.containers[0].id.clone();

@@ -60,6 +60,13 @@ impl Service {
         self
     }
 
+    /// Is something outside that is only probed.
+    #[must_use]
+    pub fn external(mut self, external: Value) -> Self {
+        self.container.clear();
+        self.spec("external", external)
+    }
+
     /// Uses another image.
     #[must_use]
     pub fn image(self, reference: &str) -> Self {
@@ -82,7 +89,9 @@ impl Service {
     /// The document.
     pub fn document(&self, namespace: &str) -> Value {
         let mut spec = self.spec.clone();
-        spec.insert("container".to_owned(), self.container.clone().into());
+        if !self.container.is_empty() {
+            spec.insert("container".to_owned(), self.container.clone().into());
+        }
         if !self.edges.is_empty() {
             spec.insert("dependsOn".to_owned(), self.edges.clone().into());
         }

@@ -5,6 +5,7 @@
 mod adopting;
 mod bad_input;
 mod change;
+mod edges;
 mod engine_away;
 mod faults;
 mod folder;

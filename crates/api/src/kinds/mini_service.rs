@@ -50,13 +50,13 @@ pub struct MiniServiceSpec {
     /// Whether it is wanted at all. A disabled service is off the scale of availability. Default true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// Its observed failure is a failure of the system (not in effect yet). Default false.
+    /// Its failure is a failure of the system: it counts as SystemFailure (6), and a Degrade edge to it acts as Block. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub critical: Option<bool>,
     /// How long its last recorded availability is trusted while it cannot be observed. Default 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown_grace: Option<Duration>,
-    /// What to do about changes that others make (not in effect yet: they are repaired).
+    /// What to do about changes that others make.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<Drift>,
 }
@@ -458,8 +458,8 @@ pub fn validate(spec: &MiniServiceSpec, at: &FieldPath) -> Vec<Problem> {
     let has_secrets = spec.container.as_ref().is_some_and(|container| !container.secrets.is_empty())
         || spec.logical.as_ref().is_some_and(|logical| !logical.secrets.is_empty());
     rules.edges(&at.key("dependsOn"), &spec.depends_on, has_secrets);
-    if spec.critical == Some(true) {
-        rules.not_in_effect(&at.key("critical"), "`critical`");
+    if spec.external.is_some() {
+        rules.edges_without_workload(&at.key("dependsOn"), &spec.depends_on);
     }
     if let Some(drift) = &spec.drift {
         for (i, pointer) in drift.ignore.iter().enumerate() {

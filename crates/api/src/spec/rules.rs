@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::container::{ConfigFile, Container, Mount, Port, Resources, Update, UpdateOrder};
-use super::edge::{Edge, Reload};
+use super::edge::{Edge, OnDown, Reload, Stage};
 use super::health::{Health, HttpScheme};
 use super::names;
 use super::quantity::{Cpus, Duration, Scalar, Size, Tolerate};
@@ -393,6 +393,19 @@ impl Rules {
         }
     }
 
+    /// What only containers can do: something that is not run here is neither stopped nor reloaded.
+    pub(crate) fn edges_without_workload(&mut self, at: &FieldPath, edges: &[Edge]) {
+        for (i, edge) in edges.iter().enumerate() {
+            let verbs = [("onUp", edge.on_up), ("onChange", edge.on_change)];
+            let reloads = verbs.into_iter().filter(|(_, verb)| verb.is_some_and(|v| v != Reload::Ignore)).map(|(field, _)| field);
+            let stops = (edge.on_down == Some(OnDown::Stop)).then_some("onDown");
+            for field in reloads.chain(stops) {
+                let message = "an external service is only probed: there is nothing to stop or to reload";
+                self.error(Code::BadCombination, &at.index(i).key(field), message, "remove the field, or use Block for onDown");
+            }
+        }
+    }
+
     fn edge(&mut self, at: &FieldPath, edge: &Edge, has_secrets: bool) {
         match (&edge.service, &edge.kind, &edge.name) {
             (Some(_), None, None) => {}
@@ -435,14 +448,11 @@ impl Rules {
                     help,
                 );
             }
-            Some(Tolerate::For(duration)) if duration.as_millis() == 0 => {}
-            Some(_) => self.not_in_effect(&at.key("tolerate"), "`tolerate`"),
-            None => {}
+            Some(Tolerate::Lease) => self.not_in_effect(&at.key("tolerate"), "`tolerate: Lease`"),
+            Some(Tolerate::For(_)) | None => {}
         }
-        for (field, verb) in [("onUp", edge.on_up), ("onChange", edge.on_change)] {
-            if verb.is_some_and(|verb| verb != Reload::Ignore) {
-                self.not_in_effect(&at.key(field), &format!("`{field}`"));
-            }
+        if edge.stage == Some(Stage::Credentials) {
+            self.not_in_effect(&at.key("stage"), "fetching secrets, of the stage `Credentials` all but the signal,");
         }
     }
 }

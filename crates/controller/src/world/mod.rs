@@ -180,7 +180,8 @@ impl World {
                         inner.exits.remove(&key);
                         inner.troubles.remove(&key);
                     }
-                    settings_changed |= old.is_none_or(|o| o.unknown_grace_ms != service.unknown_grace_ms || o.critical != service.critical);
+                    settings_changed |=
+                        old.is_none_or(|o| o.unknown_grace_ms != service.unknown_grace_ms || o.critical != service.critical);
                     touched.insert(key);
                 }
                 Wanted::Network(network) => {

@@ -106,7 +106,12 @@ impl Engine {
             let Settings { grace_ms, critical } = settings(key);
             node.grace_ms = grace_ms;
             node.dependents = dependents;
-            if node.critical != critical || node.level != graph.level(key) || node.edges != edges || *node.dependencies != *dependencies || self.views[*id].is_none() {
+            if node.critical != critical
+                || node.level != graph.level(key)
+                || node.edges != edges
+                || *node.dependencies != *dependencies
+                || self.views[*id].is_none()
+            {
                 node.critical = critical;
                 node.level = graph.level(key);
                 node.edges = edges;
@@ -137,12 +142,7 @@ impl Engine {
         // A loss in the future began before the clock went back: now.
         let ago_ms = now.wall.millis_since(remembered.since).max(0);
         let loss = |cause| Loss { since_ms: now_ms - ago_ms, cause, own_change: cause == DownCause::Changing };
-        node.history = History {
-            was_usable: true,
-            loss: remembered.down.map(loss),
-            usable_since_ms: None,
-            epoch: remembered.epoch,
-        };
+        node.history = History { was_usable: true, loss: remembered.down.map(loss), usable_since_ms: None, epoch: remembered.epoch };
         self.touch(id, now)
     }
 

@@ -56,8 +56,13 @@ enum Contribution {
     /// The dependency is off by configuration and the dependent cannot do without it.
     Skips,
     /// The dependency is lost, and that does not count before this monotonic millisecond.
-    Tolerated { until_ms: i64 },
-    Lowers { availability: Availability, stops: bool },
+    Tolerated {
+        until_ms: i64,
+    },
+    Lowers {
+        availability: Availability,
+        stops: bool,
+    },
 }
 
 impl Node {

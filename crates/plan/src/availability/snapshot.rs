@@ -101,7 +101,11 @@ impl NodeView {
         self.usable() != new.usable()
             || self.off != new.off
             || self.history.loss != new.history.loss
-            || (!new.usable() && (self.down != new.down || self.own != new.own || self.blocked_by != new.blocked_by || self.availability != new.availability))
+            || (!new.usable()
+                && (self.down != new.down
+                    || self.own != new.own
+                    || self.blocked_by != new.blocked_by
+                    || self.availability != new.availability))
     }
 
     /// The culprits that a dependent has through this node: itself if it is unusable by itself, and its own culprits.
