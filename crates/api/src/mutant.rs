@@ -52,6 +52,14 @@ pub enum Mutant {
     DegradeIsFine,
     /// Rule: an edge that blocks contributes 4.
     BlockIsFine,
+    /// Rule: a loss is tolerated for as long as the edge says, and no longer.
+    EndlessTolerance,
+    /// Rule: only an observed loss stops a dependent.
+    UnknownStops,
+    /// Rule: each return reloads once.
+    ReloadsAgain,
+    /// Rule: a restart of the operator fires nothing.
+    StartReloads,
     /// Rule: an act of a person is durable before the answer.
     ActNotDurable,
     /// Rule: a resource version never goes back.
@@ -102,6 +110,10 @@ impl Mutant {
         Self::EndlessGrace,
         Self::DegradeIsFine,
         Self::BlockIsFine,
+        Self::EndlessTolerance,
+        Self::UnknownStops,
+        Self::ReloadsAgain,
+        Self::StartReloads,
         Self::ActNotDurable,
         Self::VersionGoesBack,
         Self::FenceGoesBack,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use qm_api::graph::Graph;
 use qm_api::meta::ObjectKey;
+use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::availability::Snapshot as Availability;
@@ -48,7 +49,11 @@ impl Controller {
         let (memory, pending) = match decision {
             Decision::Nothing | Decision::Wait(_) | Decision::Spent { .. } => return Ok(()),
             Decision::Note(memory) => (memory, None),
-            Decision::Reload { verb, triggers, after, memory } => (memory, self.pending(key, verb, &triggers, after, now.wall)),
+            Decision::Reload { verb, triggers, after, memory: next } => {
+                // Not remembering what was reacted to reloads again.
+                let next = if planted(Mutant::ReloadsAgain) { memory } else { next };
+                (next, self.pending(key, verb, &triggers, if planted(Mutant::ReloadsAgain) { now.wall } else { after }, now.wall))
+            }
         };
         let mut tx = self.store.tx();
         self.put_record(&mut tx, record_key(RELOADS, key), &memory);

@@ -283,12 +283,19 @@ impl Controller {
         };
         // A fresh store records epochs without anything following from it.
         if stored.is_some() {
-            let now = self.now();
+            // Who started after these instants has seen it as it is now, however late this is written.
+            let now = self.clock.now();
+            let usable_since = node.history.usable_since_ms.map_or(now.wall, |since_ms| {
+                let now_ms = i64::try_from(now.mono_ms).unwrap_or(i64::MAX);
+                now.wall.plus_millis(since_ms.saturating_sub(now_ms).min(0))
+            });
             if new.losses_ended != old.losses_ended {
-                new.returned_at = Some(now);
+                new.returned_at = Some(usable_since);
             }
-            if new.changes_ended != old.changes_ended || new.revision != old.revision {
-                new.changed_at = Some(now);
+            if new.revision != old.revision {
+                new.changed_at = Some(self.world.alone_since(key).unwrap_or(usable_since));
+            } else if new.changes_ended != old.changes_ended {
+                new.changed_at = Some(usable_since);
             }
         }
         if stored == Some(new) {

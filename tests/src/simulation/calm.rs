@@ -300,7 +300,7 @@ fn good_ones(town: &Town) -> BTreeSet<Id> {
     loop {
         let before = good.len();
         let keep = |id: &Id| {
-            town.services[id].edges.iter().filter(|e| e.gate() == "Wait").all(|e| {
+            town.services[id].edges.iter().filter(|e| e.gate() == "Wait" || e.on_down == "Stop").all(|e| {
                 // One that is off, or not there, holds nobody who does not need it; those who do are skipped.
                 town.services.get(&e.on).is_none_or(|on| on.wanted() == 0 || can_be_usable(town, &e.on, &good))
             })
@@ -318,7 +318,7 @@ fn can_be_usable(town: &Town, id: &Id, good: &BTreeSet<Id>) -> bool {
         && town.services[id]
             .edges
             .iter()
-            .filter(|e| e.on_down == "Block")
+            .filter(|e| matches!(e.on_down, "Block" | "Stop"))
             .all(|e| town.services.get(&e.on).is_none_or(|on| on.wanted() > 0 && can_be_usable(town, &e.on, good)))
 }
 
@@ -326,7 +326,7 @@ fn is_skipped(town: &Town, id: &Id) -> bool {
     town.services[id]
         .edges
         .iter()
-        .any(|e| e.on_down == "Block" && town.services.get(&e.on).is_some_and(|on| on.wanted() == 0 || is_skipped(town, &e.on)))
+        .any(|e| matches!(e.on_down, "Block" | "Stop") && town.services.get(&e.on).is_some_and(|on| on.wanted() == 0 || is_skipped(town, &e.on)))
 }
 
 fn containers_wrong(id: &Id, service: &Service, must_run: bool, mine: &[&Real], healthy: &BTreeSet<String>) -> Vec<String> {
@@ -423,7 +423,7 @@ fn status_wrong(
             continue;
         }
         let contributes = match edge.on_down {
-            "Block" => 4,
+            "Block" | "Stop" => 4,
             "Degrade" => 3,
             _ => 1,
         };

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use qm_dockersim::{Call, Engine, Listening, Now, Reply, Request};
 use serde_json::Value;
 
+use super::reloads::Stirs;
 use super::town::{Check, Conduct, Id, PORT, RANGES, Service, Town};
 
 /// The instance under test.
@@ -201,6 +202,8 @@ pub struct Judge {
     pub still: BTreeSet<Id>,
     /// Networks that a person let break.
     pub approved_breaks: BTreeSet<Id>,
+    /// What stirred.
+    pub stirs: Stirs,
     /// How often somebody changed something at the engine by hand.
     pub by_hand: u32,
     /// Networks that were withdrawn at some time: those that are still there go with what was withdrawn.
@@ -234,6 +237,7 @@ impl Judge {
                 if !town.broken.contains_key(&id.0) {
                     self.guarded.remove(&id);
                 }
+                self.stirs.changed(&id, now);
                 self.changed_at.insert(id, now.mono_ms);
             }
         }
@@ -263,6 +267,7 @@ impl Judge {
     /// Looks at who really is healthy, and who is where.
     pub fn look(&mut self, engine: &mut Engine, now: Now) {
         let all = containers(engine, now);
+        self.stirs.look(engine, &self.town, &all, now);
         self.look_at_moves(engine, &all, now);
         for container in all.iter().filter(|c| c.is_ours()) {
             let id = container.owner();
@@ -423,8 +428,8 @@ impl Judge {
         let others: Vec<&Real> = all.iter().filter(|c| c.is_ours() && c.owner() == owner && c.id != container.id).collect();
         match verb {
             "start" => self.before_start(&owner, container, what, now),
-            "stop" | "kill" => self.before_stop(engine, &owner, container, &others, what, now),
-            "restart" => self.before_restart(&owner, what, now),
+            "stop" => self.before_stop(engine, &owner, container, &others, what, now),
+            "restart" | "kill" => self.before_reload(engine, container, verb, what, now),
             "remove" => self.before_remove(&owner, container, &others, what),
             _ => {}
         }
@@ -479,6 +484,13 @@ impl Judge {
         if twin_is_healthy {
             return;
         }
+        let has_successor = others.iter().any(|o| o.slot() == slot);
+        if !has_successor && let Some(judged) = self.stirs.before_stop(&self.town, owner, now) {
+            if let Err(wrong) = judged {
+                self.violation(format!("{wrong}: {what}"));
+            }
+            return;
+        }
         // A volume without a name that is carried along must not have two writers: there the old one ends first all the same.
         let carries = others.iter().filter(|o| o.slot() == slot).any(|o| !o.anonymous.is_empty()) || !container.anonymous.is_empty();
         if service.starts_first && !carries {
@@ -495,10 +507,18 @@ impl Judge {
         }
     }
 
-    fn before_restart(&mut self, owner: &Id, what: &str, now: Now) {
-        let asked = self.asked_restart.get(owner).is_some_and(|at| at + 1_800_000 >= now.mono_ms);
-        if !asked {
-            self.violation(format!("{}/{} is restarted and nobody asked: {what}", owner.0, owner.1));
+    fn before_reload(&mut self, engine: &mut Engine, container: &Real, verb: &str, what: &str, now: Now) {
+        let asked = self.asked_restart.get(&container.owner()).is_some_and(|at| at + 1_800_000 >= now.mono_ms);
+        if verb == "restart" && asked {
+            return;
+        }
+        // What was decided before the manifest changed, or is decided by the last good one, is carried through.
+        let owner = container.owner();
+        if self.unchanged_for(&owner, now) < MOVE_MS || self.town.broken.contains_key(&owner.0) {
+            return;
+        }
+        if let Some(wrong) = self.stirs.before_reload(engine, &self.town, container, verb, now) {
+            self.violation(format!("{wrong}: {what}"));
         }
     }
 

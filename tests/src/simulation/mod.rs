@@ -12,6 +12,7 @@ pub mod journal;
 pub mod judge;
 pub mod meddle;
 pub mod points;
+pub mod reloads;
 pub mod rng;
 pub mod script;
 pub mod stage;

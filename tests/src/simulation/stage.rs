@@ -295,6 +295,7 @@ impl Stage {
     /// Starts an operator.
     pub fn boot(&mut self) {
         self.booted_ms = self.shared.now().mono_ms;
+        lock(&self.shared.judge).stirs.booted_at = self.booted_ms;
         let fate = Arc::new(Fate::new(self.full.clone()));
         lock(&self.shared.weather).living = Some(fate.clone());
         let options = qm_store::Options { commit: CommitMode::Inline, log_batches: 2_048, ..qm_store::Options::default() };

@@ -60,17 +60,23 @@ pub enum Conduct {
 pub struct Edge {
     /// On whom.
     pub on: Id,
-    /// `Ignore`, `Degrade` or `Block`.
+    /// `Ignore`, `Degrade`, `Block` or `Stop`.
     pub on_down: &'static str,
     /// `Wait`, `Try` or `Skip`, where it is said.
     pub start: Option<&'static str>,
+    /// `Signal`, `Restart`, or `Create` for a rebuild from there, when it returns.
+    pub up: Option<&'static str>,
+    /// The same when it changes.
+    pub change: Option<&'static str>,
+    /// How long its loss is tolerated, in seconds, where that is said.
+    pub tolerate_s: Option<u64>,
 }
 
 impl Edge {
     /// How it gates a start.
     pub fn gate(&self) -> &'static str {
         self.start.unwrap_or(match self.on_down {
-            "Block" => "Wait",
+            "Block" | "Stop" => "Wait",
             "Degrade" => "Try",
             _ => "Skip",
         })
@@ -282,7 +288,7 @@ impl Town {
             }
             11 => {
                 // A service together with one that depends on it: they go in an order.
-                let dependent = self.services.iter().find(|(_, s)| s.edges.iter().any(|e| e.on == id && e.on_down == "Block"));
+                let dependent = self.services.iter().find(|(_, s)| s.edges.iter().any(|e| e.on == id && matches!(e.on_down, "Block" | "Stop")));
                 let dependent = dependent.map(|(id, _)| id.clone());
                 if let Some(dependent) = &dependent {
                     self.remove_service(dependent);
@@ -348,7 +354,13 @@ fn rank(id: &Id) -> (usize, &str) {
 fn draw_edge(rng: &mut Rng, on: Id) -> Edge {
     let on_down = rng.pick(&["Block", "Block", "Degrade", "Ignore"]).copied().expect("there are some");
     let start = rng.chance(20).then(|| *rng.pick(&["Wait", "Try", "Skip"]).expect("there are some"));
-    Edge { on, on_down, start }
+    // Drawn apart, so that what else a seed draws stays.
+    let mut rng = rng.fork("reload");
+    let mut verb = |percent| rng.chance(percent).then(|| *rng.pick(&["Signal", "Restart", "Restart", "Create"]).expect("there are some"));
+    let (up, change) = (verb(30), verb(20));
+    let on_down = if on_down == "Block" && rng.chance(20) { "Stop" } else { on_down };
+    let tolerate_s = rng.chance(30).then(|| rng.below(40));
+    Edge { on, on_down, start, up, change, tolerate_s }
 }
 
 fn draw_image(rng: &mut Rng) -> &'static str {
@@ -441,6 +453,19 @@ fn spec(namespace: &str, service: &Service) -> Value {
             }
             if let Some(start) = e.start {
                 edge["start"] = start.into();
+            }
+            for (field, verb) in [("onUp", e.up), ("onChange", e.change)] {
+                match verb {
+                    Some("Create") => {
+                        edge[field] = "Rebuild".into();
+                        edge["stage"] = "Create".into();
+                    }
+                    Some(verb) => edge[field] = verb.into(),
+                    None => {}
+                }
+            }
+            if let Some(seconds) = e.tolerate_s {
+                edge["tolerate"] = format!("{seconds}s").into();
             }
             edge
         })

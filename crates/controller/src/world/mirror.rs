@@ -442,6 +442,8 @@ impl Inner {
             self.health.remove(&id);
         }
         self.count_exit(&owner, old.as_deref(), &container, world);
+        let ended = self.last_ended.get(&owner).copied().max(container.finished_at);
+        self.last_ended.extend(ended.map(|at| (owner.clone(), at)));
         if let Some(old) = &old
             && self.names.get(&old.name) == Some(&id)
         {

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use qm_api::conditions::Reason;
 use qm_api::graph::Graph;
 use qm_api::meta::ObjectKey;
+use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::availability::{DownCause, Engine, Epoch, Remembered, Settings, Snapshot};
@@ -70,6 +71,8 @@ pub(crate) struct Inner {
     /// Failed starts, per replica: an engine that was restarted ends every replica once, and that is no crash loop.
     pub(crate) exits: BTreeMap<ObjectKey, BTreeMap<u32, Spent>>,
     pub(crate) expected_exits: BTreeSet<Name>,
+    /// When a container of each service last ended, by the engine's clock.
+    pub(crate) last_ended: BTreeMap<ObjectKey, Timestamp>,
     pub(crate) engine: Engine,
     pub(crate) snapshot: Snapshot,
     pub(crate) mirror_differences: u64,
@@ -119,6 +122,7 @@ impl World {
             troubles: BTreeMap::new(),
             exits: BTreeMap::new(),
             expected_exits: BTreeSet::new(),
+            last_ended: BTreeMap::new(),
             engine: Engine::default(),
             snapshot: Snapshot::default(),
             mirror_differences: 0,
@@ -196,6 +200,7 @@ impl World {
                     inner.troubles.remove(&key);
                     inner.exits.remove(&key);
                     inner.external_health.remove(&key);
+                    inner.last_ended.remove(&key);
                     touched.extend(inner.users_of_network(&key));
                     touched.insert(key);
                 }
@@ -226,6 +231,7 @@ impl World {
             if let Some(epoch) = epoch {
                 let down = match (epoch.lost, epoch.changing) {
                     (true, _) => Some(DownCause::Failed),
+                    _ if planted(Mutant::StartReloads) => Some(DownCause::Failed),
                     (false, true) => Some(DownCause::Changing),
                     (false, false) => None,
                 };
@@ -296,6 +302,11 @@ impl World {
     /// The containers of a service.
     pub(crate) fn containers_of(&self, key: &ObjectKey) -> Vec<Arc<Container>> {
         self.lock().containers_of(key)
+    }
+
+    /// From when on nobody has met an older revision of a service that is rolled out: when the last container of it ended.
+    pub(crate) fn alone_since(&self, key: &ObjectKey) -> Option<Timestamp> {
+        self.lock().last_ended.get(key).copied()
     }
 
     /// Whether the engine cannot be seen.

@@ -280,14 +280,17 @@ fn contribution(dependency: &Dependency, view: Option<&Arc<NodeView>>, now: Now)
 
 /// Only an observed loss stops anybody: what was never usable has not been lost, what is unknown or being changed may be there.
 fn is_lost(view: &NodeView) -> bool {
-    view.history.loss.is_some_and(|loss| loss.cause == DownCause::Failed)
+    view.history.loss.is_some_and(|loss| loss.cause == DownCause::Failed || planted(Mutant::UnknownStops))
 }
 
 /// Until when the loss of a dependency does not count, in monotonic milliseconds. One that was never usable is not tolerated.
 fn tolerated_until(dependency: &Dependency, view: &NodeView) -> Option<i64> {
     let loss = view.history.loss?;
     let Tolerate::For(duration) = dependency.tolerate else { return None };
-    let ms = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    let ms = match planted(Mutant::EndlessTolerance) {
+        true => i64::MAX,
+        false => i64::try_from(duration.as_millis()).unwrap_or(i64::MAX),
+    };
     (ms > 0 && dependency.on_down != OnDown::Ignore).then(|| loss.since_ms.saturating_add(ms))
 }
 
