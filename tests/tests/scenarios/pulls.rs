@@ -12,13 +12,14 @@ use qm_tests::support::registry::{PASSWORD, Registry, SlowDoor, USER, auth_heade
 use qm_tests::support::world::World;
 use serde_json::{Value, json};
 
-/// A name that goes with the test.
+/// A name of an image, which goes with the test.
 struct Pulled<'a>(&'a Docker, String);
 
 impl Drop for Pulled<'_> {
     fn drop(&mut self) {
         if self.0.is_up() {
-            self.0.forget_image(&self.1);
+            // Containers still have it: the name goes, and they do in a moment.
+            self.0.call("DELETE", &format!("/images/{}?force=1", self.1), None);
         }
     }
 }
@@ -83,7 +84,7 @@ fn a_private_image_is_had_as_soon_as_the_credentials_are_there_and_they_are_show
         assert_eq!(condition(&status, "Stalled")["reason"], "RegistryDenied");
         assert_eq!(condition(&status, "Reconciling")["status"], "False", "nothing is pulled between two tries");
     }
-    let shown = world.operator.cli(&["status", "-n", &world.namespace]);
+    let shown = world.operator.cli(&["status"]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.contains("put credentials for"), "{shown}");
 
@@ -141,7 +142,7 @@ fn one_pull_serves_all_who_want_the_image_and_the_next_waits_for_its_turn() {
                 let message = at_work["message"].as_str().unwrap_or_default().to_owned();
                 if said.get(service).and_then(|s| s.last()) != Some(&message) {
                     if message.ends_with('%') && in_status.is_empty() {
-                        in_status = String::from_utf8_lossy(&o.cli(&["status", "-n", &namespace]).stdout).into_owned();
+                        in_status = String::from_utf8_lossy(&o.cli(&["status"]).stdout).into_owned();
                     }
                     said.entry(service).or_default().push(message);
                 }

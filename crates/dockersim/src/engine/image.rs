@@ -338,7 +338,7 @@ impl Engine {
         }
         let normal = normal_reference(&reference);
         let spec = self.options.world.images.iter().find(|(name, _)| normal_reference(name) == normal).map(|(_, s)| s);
-        let registry = path.split_once('/').map(|(host, _)| host).filter(|h| h.contains('.') || h.contains(':'));
+        let registry = path.split_once('/').map(|(host, _)| host).filter(|h| is_registry(h));
         let repository = normal.split(['@']).next().and_then(|r| r.rsplit_once(':')).map_or(normal.as_str(), |(r, _)| r);
         match spec {
             None if registry.is_some_and(|r| r.starts_with("localhost") || r.starts_with("127.")) => {
@@ -370,7 +370,11 @@ impl Engine {
         let (repository, tag) = reference.rsplit_once(':').unwrap_or((reference, "latest"));
         let end = now.mono_ms.saturating_add(spec.pull_ms);
         let here = self.references.contains_key(reference);
-        let family = if repository.contains('/') { repository.to_owned() } else { format!("library/{repository}") };
+        let family = match repository.split_once('/') {
+            Some((host, path)) if is_registry(host) => path.to_owned(),
+            Some(_) => repository.to_owned(),
+            None => format!("library/{repository}"),
+        };
         let mut lines = vec![(now.mono_ms, json!({ "status": format!("Pulling from {family}"), "id": tag }))];
         let layers: Vec<u64> = if spec.layers.is_empty() { vec![spec.size.max(1)] } else { spec.layers.clone() };
         if !here {
@@ -439,6 +443,11 @@ impl Engine {
     pub fn image_references(&self) -> BTreeMap<&str, &str> {
         self.references.iter().map(|(k, v)| (k.as_str(), &**v)).collect()
     }
+}
+
+/// Whether the first part of a reference is a registry.
+fn is_registry(part: &str) -> bool {
+    part.contains(['.', ':']) || part == "localhost"
 }
 
 /// The `user:password` of a request. What cannot be read counts as none at all, as with the daemon.
