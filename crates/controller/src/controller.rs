@@ -101,7 +101,6 @@ impl Controller {
         clock: Clock,
         metrics: Metrics,
         files_dir: String,
-        pulls: pulls::Settings,
     ) -> Self {
         let revisions = load_revisions(&store);
         crate::adopt::load(&store.snapshot(), &world);
@@ -115,11 +114,16 @@ impl Controller {
             metrics,
             files_dir,
             writes: Semaphore::new(PARALLEL_WRITES),
-            pulls: Pulls::new(pulls),
+            pulls: Pulls::new(pulls::Settings::default()),
             memory: Mutex::default(),
             revisions: Mutex::new(revisions),
             store,
         }
+    }
+
+    /// Pulls images in this way.
+    pub fn pulling(self, settings: pulls::Settings) -> Self {
+        Self { pulls: Pulls::new(settings), ..self }
     }
 
     /// Reads the revisions of the store again: for a shadow that was filled after it was made.

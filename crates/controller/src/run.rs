@@ -100,7 +100,7 @@ impl Operator {
         let docker = Docker::new(config.docker_host.clone(), config.dial.clone(), observer)?;
         let world = Arc::new(World::new(config.clock.clone(), config.instance.clone()));
         let (refresher, requests) = mirror::channel();
-        let controller = Arc::new(Controller::new(
+        let controller = Controller::new(
             world.clone(),
             config.store.clone(),
             docker.clone(),
@@ -108,8 +108,8 @@ impl Operator {
             config.clock.clone(),
             metrics,
             config.data_dir.join("files").display().to_string(),
-            config.pulls,
-        ));
+        );
+        let controller = Arc::new(controller.pulling(config.pulls));
         // What has no effect in them is told at once; whether they can be read at all, at the first pull that wants them.
         drop(controller.pulls.credentials());
         let sources = Arc::new(Sources::new(config.sources));

@@ -20,7 +20,6 @@ use crate::docker::Docker;
 use crate::metrics::Metrics;
 use crate::mirror;
 use crate::ports::{AskError, plan_all};
-use crate::pulls;
 use crate::run::Operator;
 use crate::world::World;
 
@@ -76,7 +75,7 @@ fn shadow(world: World, docker: Docker, clock: Clock, files_dir: String) -> Resu
         .map_err(|e| AskError::Unavailable(e.to_string()))?;
     let metrics = Metrics::new(&Registry::new()).map_err(|e| AskError::Unavailable(e.to_string()))?;
     let (refresher, _) = mirror::channel();
-    Ok(Controller::new(Arc::new(world), store, docker, refresher, clock, metrics, files_dir, pulls::Settings::default()))
+    Ok(Controller::new(Arc::new(world), store, docker, refresher, clock, metrics, files_dir))
 }
 
 fn keys_of(inputs: &[Arc<SourceInput>]) -> BTreeSet<ObjectKey> {

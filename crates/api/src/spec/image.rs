@@ -62,8 +62,8 @@ mod tests {
             ("grafana/grafana:11", HUB, "grafana/grafana", "11"),
             ("docker.io/busybox", HUB, "library/busybox", "latest"),
             ("index.docker.io/library/busybox:1", HUB, "library/busybox", "1"),
-            ("ghcr.io/acme/app:1.4", "ghcr.io", "acme/app", "1.4"),
-            ("GHCR.io/acme/app", "ghcr.io", "acme/app", "latest"),
+            ("reg.example.org/acme/app:1.4", "reg.example.org", "acme/app", "1.4"),
+            ("Reg.Example.ORG/acme/app", "reg.example.org", "acme/app", "latest"),
             ("registry:5000/app", "registry:5000", "app", "latest"),
             ("registry:5000/app:2", "registry:5000", "app", "2"),
             ("localhost/app", "localhost", "app", "latest"),
@@ -75,9 +75,9 @@ mod tests {
             ("localhostess/app", HUB, "localhostess/app", "latest"),
             // `name:5000` without a path is a tag.
             ("registry:5000", HUB, "library/registry", "5000"),
-            (&format!("ghcr.io/app@{digest}"), "ghcr.io", "app", &digest),
+            (&format!("reg.example.org/app@{digest}"), "reg.example.org", "app", &digest),
             // With a digest the tag says nothing.
-            (&format!("ghcr.io:443/app:1@{digest}"), "ghcr.io:443", "app", &digest),
+            (&format!("reg.example.org:443/app:1@{digest}"), "reg.example.org:443", "app", &digest),
             (&format!("app@{digest}"), HUB, "library/app", &digest),
         ] {
             let parts = ImageReference { registry: registry.into(), path: path.into(), version: version.into() };

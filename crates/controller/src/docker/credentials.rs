@@ -313,9 +313,9 @@ mod tests {
     fn an_entry_is_for_its_registry_alone() {
         let entry = |user: &str| format!(r#"{{"username": "{user}", "password": "p"}}"#);
         let text = format!(
-            r#"{{"auths": {{"https://index.docker.io/v1/": {}, "https://Quay.io/v2/": {}, "r.x": {}, "r.x:5000": {}}}}}"#,
+            r#"{{"auths": {{"https://index.docker.io/v1/": {}, "https://Old.Example.ORG/v2/": {}, "r.x": {}, "r.x:5000": {}}}}}"#,
             entry("hub"),
-            entry("quay"),
+            entry("old"),
             entry("plain"),
             entry("port")
         );
@@ -325,13 +325,13 @@ mod tests {
             ("acme/app:1", "hub", HUB_KEY),
             ("docker.io/acme/app", "hub", HUB_KEY),
             ("index.docker.io/acme/app", "hub", HUB_KEY),
-            ("quay.io/acme/app", "quay", "quay.io"),
+            ("old.example.org/acme/app", "old", "old.example.org"),
             ("r.x/app", "plain", "r.x"),
             ("r.x:5000/app", "port", "r.x:5000"),
         ] {
             assert_eq!(shown(&credentials, image), wanted(user, "p", server), "{image}");
         }
-        for image in ["r.x:5001/app", "evil.r.x/app", "r.x.evil/app", "ghcr.io/app", "localhost/app"] {
+        for image in ["r.x:5001/app", "evil.r.x/app", "r.x.evil/app", "reg.example.org/app", "localhost/app"] {
             assert_eq!(shown(&credentials, image), None, "{image}");
             assert!(!credentials.has(&ImageReference::parse(image)));
         }
