@@ -228,3 +228,34 @@ impl Controller {
         self.world.mark_status(keys);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flight(stage: Stage) -> Flight {
+        let work: Shared<Work> = std::future::pending().boxed().shared();
+        Flight { work: work.downgrade().expect("it was not polled yet"), number: 0, keys: BTreeSet::new(), stage }
+    }
+
+    #[test]
+    fn a_status_says_how_far_a_pull_is_or_what_it_waits_for() {
+        let pulls = Pulls::new(Settings::default());
+        let put = |image: &str, stage: Stage| drop(pulls.lock().insert(ImageReference::parse(image).to_string(), flight(stage)));
+        assert_eq!(pulls.words("app:1"), "pulling app:1", "one that has just ended");
+        put("app:1", Stage::Waits);
+        put("one", Stage::Runs(None));
+        assert_eq!(pulls.words("app:1"), "pulling app:1: waits for its turn, 1 other pull is under way");
+        put("two:2", Stage::Runs(Some(0)));
+        put("r.x:5000/three", Stage::Runs(Some(43)));
+        assert_eq!(pulls.words("app:1"), "pulling app:1: waits for its turn, 3 other pulls are under way");
+        // However a manifest names it, it is the same pull.
+        assert_eq!(
+            pulls.words("docker.io/library/app:1"),
+            "pulling docker.io/library/app:1: waits for its turn, 3 other pulls are under way"
+        );
+        assert_eq!(pulls.words("one"), "pulling one");
+        assert_eq!(pulls.words("two:2"), "pulling two:2: 0 %");
+        assert_eq!(pulls.words("r.x:5000/three:latest"), "pulling r.x:5000/three:latest: 43 %");
+    }
+}
