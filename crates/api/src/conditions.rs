@@ -105,6 +105,8 @@ pub enum Reason {
     ImageMissing,
     /// The registry cannot be reached.
     RegistryUnreachable,
+    /// The registry wants credentials, or other ones.
+    RegistryDenied,
     /// The tag points to another image by now.
     ImageOutdated,
     /// The engine refused the configuration.

@@ -22,6 +22,7 @@ use crate::events::{EventType, Events, Happening};
 use crate::intents;
 use crate::metrics::Metrics;
 use crate::mirror::Refresher;
+use crate::pulls::{self, Pulls};
 use crate::records::{self, REVISIONS_KEPT, RevisionRecord, RollbackRecord};
 use crate::world::{Seed, World};
 
@@ -53,8 +54,8 @@ pub(crate) struct Memory {
     pub(crate) waits: Vec<String>,
     /// The last plan was empty.
     pub(crate) clean: bool,
-    /// Pull progress, while there is one.
-    pub(crate) progress: Option<String>,
+    /// The image that is being pulled, as the manifest names it.
+    pub(crate) pulling: Option<String>,
     /// The generation that the last pass looked at.
     pub(crate) seen_generation: u64,
     /// Why the stored spec cannot be used.
@@ -91,6 +92,7 @@ pub struct Controller {
     /// Where files for read-only containers are kept, on the engine's host.
     pub files_dir: String,
     pub(crate) writes: Semaphore,
+    pub(crate) pulls: Pulls,
     memory: Mutex<BTreeMap<ObjectKey, Memory>>,
     revisions: Mutex<BTreeMap<ObjectKey, Vec<RevisionRecord>>>,
 }
@@ -118,10 +120,16 @@ impl Controller {
             metrics,
             files_dir,
             writes: Semaphore::new(PARALLEL_WRITES),
+            pulls: Pulls::new(pulls::Settings::default()),
             memory: Mutex::default(),
             revisions: Mutex::new(revisions),
             store,
         }
+    }
+
+    /// Pulls images in this way.
+    pub fn pulling(self, settings: pulls::Settings) -> Self {
+        Self { pulls: Pulls::new(settings), ..self }
     }
 
     /// Reads the revisions of the store again: for a shadow that was filled after it was made.

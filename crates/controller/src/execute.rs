@@ -86,9 +86,9 @@ impl Controller {
     }
 
     /// Takes one step: one external call, its event and its metric.
-    async fn take(&self, key: &ObjectKey, step: &Step, made: &BTreeMap<usize, Name>) -> Result<Done, DockerError> {
+    async fn take(self: &Arc<Self>, key: &ObjectKey, step: &Step, made: &BTreeMap<usize, Name>) -> Result<Done, DockerError> {
         let _permit = match &step.action {
-            // These take long and cost the engine little; they must not keep others from starting.
+            // These take long and cost the engine little; they must not keep others from starting. Pulls have a limit of their own.
             Action::Pull { .. } | Action::Stop { .. } | Action::Restart { .. } => None,
             _ => Some(self.writes.acquire().await.expect("the semaphore is never closed")),
         };
@@ -98,11 +98,10 @@ impl Controller {
         if let Cause::Drift { field, .. } = &step.cause {
             self.metrics.drift.with_label_values(&[key.kind.as_str(), field.as_str()]).inc();
         }
-        let progress = |text: String| {
-            self.remember(key, |m| m.progress = Some(text));
-            self.world.mark_status([key.clone()]);
+        let outcome = match &step.action {
+            Action::Pull { reference } => self.pull(key, reference).await,
+            action => self.docker.act(action, made, Path::new(&self.files_dir)).await,
         };
-        let outcome = self.docker.act(&step.action, made, Path::new(&self.files_dir), &progress).await;
         let verb = step.action.verb();
         let what = format!("{verb} {}: {}", target_text(step), step.cause);
         match &outcome {

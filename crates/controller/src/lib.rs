@@ -19,6 +19,7 @@ pub mod mirror;
 mod pass;
 pub mod ports;
 pub mod probe;
+pub mod pulls;
 pub mod queue;
 pub mod records;
 mod reloads;

@@ -20,6 +20,7 @@ use qm_store::{Durability, Precondition, StoreError};
 
 use crate::adopt::AdoptError;
 use crate::controller::Controller;
+use crate::docker::DockerError;
 use crate::docker::error::Retry;
 use crate::events::EventType;
 use crate::intents;
@@ -324,7 +325,7 @@ impl Controller {
         self.note_pull(key, object, &plan, &executed);
         match executed.failure {
             Some(error) => {
-                let trouble = error.trouble();
+                let mut trouble = error.trouble();
                 let terminal = trouble.terminal || error.retry() == Retry::Terminal;
                 // A conflict means that our picture was old; the picture is fresh now.
                 let is_stale_picture = error.retry() == Retry::Conflict && !trouble.terminal && self.remember(key, |m| m.failures) == 0;
@@ -332,13 +333,18 @@ impl Controller {
                     self.remember(key, |m| m.failures = 1);
                     return Ok(Next::Now);
                 }
-                self.world.set_trouble(key, Some(trouble));
-                let next = self.back_off(key);
+                let mut next = self.back_off(key);
                 if terminal {
                     let until = self.clock.mono_ms() + LAST_BACKOFF_MS;
                     self.remember(key, |m| m.backoff_until_ms = until);
-                    return Ok(Next::At(until));
+                    next = Next::At(until);
                 }
+                if let (DockerError::Pull(_), Next::At(until)) = (&error, next) {
+                    // A registry is often mended by somebody who then waits: they want to know for what.
+                    let at = self.now().plus_millis(until.saturating_sub(self.clock.mono_ms()) as i64);
+                    trouble.message.push_str(&format!("; next try at {}", at.to_seconds_string()));
+                }
+                self.world.set_trouble(key, Some(trouble));
                 Ok(next)
             }
             None => {
@@ -351,12 +357,9 @@ impl Controller {
 
     fn note_pull(&self, key: &ObjectKey, object: &Object, plan: &Plan, executed: &crate::execute::Executed) {
         let pulled = executed.failure.is_none() && plan.steps.iter().any(|s| matches!(s.action, qm_plan::step::Action::Pull { .. }));
-        self.remember(key, |m| {
-            m.progress = None;
-            if pulled {
-                m.pulled_generation = Some(object.meta.generation);
-            }
-        });
+        if pulled {
+            self.remember(key, |m| m.pulled_generation = Some(object.meta.generation));
+        }
     }
 
     /// Keeps what a plan says for the status, and tells of new findings once.
@@ -367,7 +370,9 @@ impl Controller {
             return;
         }
         let clean = plan.steps.is_empty() && !plan.finalized;
-        let mut waits: Vec<String> = plan.steps.iter().flat_map(|s| s.waits.iter().map(ToString::to_string)).collect();
+        // The pause after a failure is no reason: the failure is, and that stands in the status.
+        let is_reason = |w: &&Wait| !matches!(w, Wait::Backoff { .. });
+        let mut waits: Vec<String> = plan.steps.iter().flat_map(|s| s.waits.iter().filter(is_reason).map(ToString::to_string)).collect();
         waits.sort();
         waits.dedup();
         let (news, changed) = self.remember(key, |m| {

@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::mirror;
 use crate::pass::Next;
 use crate::probe;
+use crate::pulls;
 use crate::status;
 use crate::world::World;
 
@@ -55,6 +56,8 @@ pub struct Config {
     pub sources: Vec<Name>,
     /// Told of the engine's facts at every connection; an error is a reason not to go on with it.
     pub on_connect: OnConnect,
+    /// How images are pulled.
+    pub pulls: pulls::Settings,
 }
 
 /// Why an operator cannot be started.
@@ -97,7 +100,7 @@ impl Operator {
         let docker = Docker::new(config.docker_host.clone(), config.dial.clone(), observer)?;
         let world = Arc::new(World::new(config.clock.clone(), config.instance.clone()));
         let (refresher, requests) = mirror::channel();
-        let controller = Arc::new(Controller::new(
+        let controller = Controller::new(
             world.clone(),
             config.store.clone(),
             docker.clone(),
@@ -105,7 +108,10 @@ impl Operator {
             config.clock.clone(),
             metrics,
             config.data_dir.join("files").display().to_string(),
-        ));
+        );
+        let controller = Arc::new(controller.pulling(config.pulls));
+        // What has no effect in them is told at once; whether they can be read at all, at the first pull that wants them.
+        drop(controller.pulls.credentials());
         let sources = Arc::new(Sources::new(config.sources));
         controller.feed_all();
         controller.seed();
@@ -176,8 +182,13 @@ async fn work(controller: Arc<Controller>) {
     let mut passes: JoinSet<()> = JoinSet::new();
     let queue = &controller.world.queue;
     loop {
-        while passes.len() >= PARALLEL_PASSES {
-            passes.join_next().await;
+        // A pass that waits for a pull does so for minutes: it must not keep repairs from being made.
+        while passes.len().saturating_sub(controller.pulls.waiting()) >= PARALLEL_PASSES {
+            tokio::select! {
+                biased;
+                _ = passes.join_next() => {}
+                () = controller.pulls.waiting_changed.notified() => {}
+            }
         }
         let key = tokio::select! {
             biased;

@@ -132,12 +132,13 @@ impl Controller {
         let revisions = self.revisions_of(key);
         let mut conditions = old.map(|s| s.conditions).unwrap_or_default();
         let is_whole = counts.is_none_or(|c| c.healthy >= c.wanted) && (desired.container().is_some() || node.own.availability.is_usable());
-        for condition in conditions_of(object, node, &memory, is_whole, suspended.as_deref(), self.now()) {
+        let pulling = memory.pulling.as_deref().map(|image| self.pulls.words(image));
+        for condition in conditions_of(object, node, &memory, is_whole, suspended.as_deref(), pulling.as_deref(), self.now()) {
             set_condition(&mut conditions, condition);
         }
         self.set_metrics(key, node, suspended.is_some(), &snapshot);
-        let (reason, message) = match &memory.progress {
-            Some(progress) if !node.usable() => (Reason::Pulling, format!("pulling {progress}")),
+        let (reason, message) = match &pulling {
+            Some(words) if !node.usable() => (Reason::Pulling, words.clone()),
             _ => (node.reason, node.message.clone()),
         };
         Some(MiniServiceStatus {
@@ -381,6 +382,7 @@ fn conditions_of(
     memory: &Memory,
     is_whole: bool,
     suspended: Option<&str>,
+    pulling: Option<&str>,
     now: Timestamp,
 ) -> Vec<Condition> {
     let generation = memory.seen_generation.max(1).min(object.meta.generation);
@@ -395,9 +397,15 @@ fn conditions_of(
         (None, false) if !waits.is_empty() => (Reason::WaitingForDependency, format!("waits for: {waits}")),
         (None, false) => (node.own.reason, node.own.message.clone()),
     };
+    // What stalls it stays true while it is tried once more, and so does that it is tried.
+    let (at_work, why, what) = match pulling {
+        Some(words) => (true, Reason::Pulling, words),
+        None => (!ready && !is_stalled, reason, message.as_str()),
+    };
+    let (not_ready, lacks) = if is_stalled { (reason, message.as_str()) } else { (why, what) };
     let mut conditions = vec![
-        condition(ConditionType::Ready, ready, reason, &message, generation, now),
-        condition(ConditionType::Reconciling, !ready && !is_stalled, reason, &message, generation, now),
+        condition(ConditionType::Ready, ready, not_ready, lacks, generation, now),
+        condition(ConditionType::Reconciling, at_work, why, what, generation, now),
         condition(ConditionType::Stalled, is_stalled, reason, &message, generation, now),
         condition(ConditionType::Usable, node.usable(), node.reason, &node.message, generation, now),
     ];

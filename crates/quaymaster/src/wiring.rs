@@ -17,6 +17,7 @@ use qm_controller::dial::{self, Address, Dial};
 use qm_controller::docker::{Docker, Facts};
 use qm_controller::instance::InstanceLock;
 use qm_controller::ports::ActRequest;
+use qm_controller::pulls;
 use qm_controller::run::{Config, OnConnect, Operator};
 use qm_controller::shadow::plan_offline;
 use qm_dockersim::{AddressPool, World};
@@ -37,10 +38,10 @@ const RELIST_EVERY: Duration = Duration::from_secs(300);
 ///
 /// # Errors
 /// When it cannot start: the store, the socket, the metrics address, the engine's address, the lock.
-pub(crate) fn run(args: RunArgs, world: World) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: RunArgs, world: World, pulls: pulls::Settings) -> anyhow::Result<ExitCode> {
     start_log(args.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve(args, world))
+    runtime.block_on(serve(args, world, pulls))
 }
 
 fn start_log(format: LogFormat) {
@@ -99,6 +100,7 @@ pub(crate) struct Parts {
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) observe: bool,
     pub(crate) on_connect: OnConnect,
+    pub(crate) pulls: pulls::Settings,
 }
 
 /// An operator at work, with everything around it.
@@ -130,6 +132,7 @@ impl Running {
             relist_every: RELIST_EVERY,
             sources: parts.manifests.iter().map(|s| Name::from(s.id.as_str())).collect(),
             on_connect: parts.on_connect,
+            pulls: parts.pulls,
         })?);
         if parts.observe {
             observe(&operator).await?;
@@ -165,7 +168,7 @@ impl Running {
     }
 }
 
-async fn serve(args: RunArgs, world: World) -> anyhow::Result<ExitCode> {
+async fn serve(args: RunArgs, world: World, pulls: pulls::Settings) -> anyhow::Result<ExitCode> {
     let mut ids: Vec<&str> = args.manifests.iter().map(|s| s.id.as_str()).collect();
     ids.sort_unstable();
     if ids.windows(2).any(|w| w[0] == w[1]) {
@@ -195,6 +198,7 @@ async fn serve(args: RunArgs, world: World) -> anyhow::Result<ExitCode> {
         settle: args.settle.as_std(),
         metrics: args.metrics,
         observe: args.observe,
+        pulls,
     })
     .await?;
     tracing::info!(socket = %args.socket.display(), instance = args.instance, "running");

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::Case;
 use super::subject::{IMAGE, Subject, has, text};
+use crate::support::registry::{PASSWORD, USER, auth_header};
 
 pub(super) const CASES: &[Case] = &[
     ("image-shown", shown),
@@ -15,6 +16,7 @@ pub(super) const CASES: &[Case] = &[
     ("image-untag", untag),
     ("image-history", history),
     ("image-pull-fails", pull_fails),
+    ("image-pull-private", pull_private),
 ];
 
 fn image(s: &Subject) -> Value {
@@ -119,4 +121,29 @@ fn pull_fails(s: &Subject) {
     reply.refused_like(500, &["http://localhost:1/v2/", "connection refused"]);
     let upper = "invalid reference format: repository name must be lowercase";
     s.post("/images/create?fromImage=BAD&tag=1").refused(400, upper);
+}
+
+/// What a registry is shown decides; what cannot be read counts as nothing. The image is one that only this case has a name for.
+fn pull_private(s: &Subject) {
+    let registry = s.private_registry();
+    let image = format!("{}/conf/private", registry.host);
+    let unknown = format!("Head \"http://{}/v2/conf/private/manifests/1\": no basic auth credentials", registry.host);
+    s.pull(&image, "1", None).refused(500, &unknown);
+    s.pull(&image, "1", Some("!!!")).refused(500, &unknown);
+    s.pull(&image, "1", Some(&auth_header("", ""))).refused(500, &unknown);
+    // The alphabet of plain base64 has `+` and `/` for these, and the engine reads that of URLs.
+    let right = auth_header(USER, PASSWORD);
+    let plain = right.replace('-', "+").replace('_', "/");
+    assert_ne!(right, plain);
+    s.pull(&image, "1", Some(&plain)).refused(500, &unknown);
+    s.pull(&image, "1", Some(&auth_header(USER, "wrong"))).refused(500, "unauthorized: authentication required");
+    s.get(&format!("/images/{image}:1/json")).ok(404);
+    let reply = s.pull(&image, "1", Some(&right));
+    assert_eq!(reply.code(), 200, "{reply}");
+    let lines = reply.lines();
+    has(&lines[0], &json!({ "status": "Pulling from conf/private", "id": "1" }));
+    let last = lines.last().cloned().unwrap_or_default();
+    assert_eq!(last["status"], json!(format!("Status: Downloaded newer image for {image}:1")));
+    s.get(&format!("/images/{image}:1/json")).ok(200);
+    s.delete(&format!("/images/{image}:1")).ok(200);
 }

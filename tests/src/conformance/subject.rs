@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Recorder;
-use crate::support::docker::percent;
+use crate::support::docker::{Docker, percent};
 use crate::support::http::{self, Answer, Place};
-use crate::support::wait;
+use crate::support::registry::Registry;
+use crate::support::{simulator, wait};
 
 /// How long a condition may take to come true.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -183,6 +184,16 @@ pub(super) fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
+/// A registry for one case.
+#[derive(Debug)]
+pub struct Private {
+    /// Its address.
+    pub host: String,
+    /// The real one ends with this.
+    #[expect(dead_code, reason = "held for its end")]
+    real: Option<Registry>,
+}
+
 impl Subject {
     /// An engine, for one case.
     pub fn new(place: Place, case: &str) -> Self {
@@ -291,6 +302,30 @@ impl Subject {
     #[track_caller]
     pub fn inspect(&self, id: &str) -> Value {
         self.get(&format!("/containers/{id}/json")).ok(200)
+    }
+
+    /// A registry that has [`simulator::PRIVATE`] for one user alone.
+    pub fn private_registry(&self) -> Private {
+        match &self.place {
+            Place::Unix(socket) if simulator::is_it(socket) => Private { host: simulator::REGISTRY.to_owned(), real: None },
+            Place::Unix(socket) => {
+                let real = Registry::start();
+                let (repository, tag) = simulator::PRIVATE.split_once(':').expect("it has a tag");
+                real.push(&Docker::new(socket), IMAGE, repository, tag);
+                Private { host: real.host().to_owned(), real: Some(real) }
+            }
+            Place::Tcp(_) => panic!("an engine over TCP is none of this machine's"),
+        }
+    }
+
+    /// Pulls an image, and shows its registry what the header says.
+    #[track_caller]
+    pub fn pull(&self, image: &str, tag: &str, auth: Option<&str>) -> Reply {
+        let path = format!("/v1.41/images/create?fromImage={image}&tag={tag}");
+        let Some(auth) = auth else { return self.raw("POST", &path, None) };
+        let request = format!("POST {path} with {auth}");
+        let answer = http::post_with(&self.place, &path, ("X-Registry-Auth", auth));
+        Reply { answer: answer.unwrap_or_else(|error| panic!("{request}: no answer: {error}")), request }
     }
 
     /// Makes a network; `patch` is laid over the body. Gives its id.

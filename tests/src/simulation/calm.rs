@@ -323,10 +323,9 @@ fn can_be_usable(town: &Town, id: &Id, good: &BTreeSet<Id>) -> bool {
 }
 
 fn is_skipped(town: &Town, id: &Id) -> bool {
-    town.services[id]
-        .edges
-        .iter()
-        .any(|e| matches!(e.on_down, "Block" | "Stop") && town.services.get(&e.on).is_some_and(|on| on.wanted() == 0 || is_skipped(town, &e.on)))
+    town.services[id].edges.iter().any(|e| {
+        matches!(e.on_down, "Block" | "Stop") && town.services.get(&e.on).is_some_and(|on| on.wanted() == 0 || is_skipped(town, &e.on))
+    })
 }
 
 fn containers_wrong(id: &Id, service: &Service, must_run: bool, mine: &[&Real], healthy: &BTreeSet<String>) -> Vec<String> {

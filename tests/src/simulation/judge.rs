@@ -89,7 +89,7 @@ pub fn ask(engine: &mut Engine, now: Now, method: &str, path: &str, query: &[(&s
         asked.entry((*key).to_owned()).or_default().push((*value).to_owned());
     }
     let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-    let request = Request { method: method.to_owned(), path: path.to_owned(), query: asked, body, api: (1, 41) };
+    let request = Request { method: method.to_owned(), path: path.to_owned(), query: asked, body, api: (1, 41), registry_auth: None };
     match engine.handle(&request, now) {
         Reply::Json { status, body } => (status, body),
         // What takes time is under way.

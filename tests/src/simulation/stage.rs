@@ -317,6 +317,7 @@ impl Stage {
             relist_every: RELIST_EVERY,
             sources: vec![PLACE.into()],
             on_connect: Arc::new(|_| Ok(())),
+            pulls: qm_controller::pulls::Settings::default(),
         });
         let operator = Arc::new(operator.expect("an operator starts on a simulated engine"));
         let router = qm_apiserver::router(store.clone(), quaymaster::ports::ports(&operator, &clock));

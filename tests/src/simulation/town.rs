@@ -288,7 +288,8 @@ impl Town {
             }
             11 => {
                 // A service together with one that depends on it: they go in an order.
-                let dependent = self.services.iter().find(|(_, s)| s.edges.iter().any(|e| e.on == id && matches!(e.on_down, "Block" | "Stop")));
+                let dependent =
+                    self.services.iter().find(|(_, s)| s.edges.iter().any(|e| e.on == id && matches!(e.on_down, "Block" | "Stop")));
                 let dependent = dependent.map(|(id, _)| id.clone());
                 if let Some(dependent) = &dependent {
                     self.remove_service(dependent);

@@ -164,6 +164,12 @@ impl Docker {
         answer.is_ok().then(|| answer.json()["Id"].as_str().unwrap_or_default().to_owned())
     }
 
+    /// Takes a name of an image away, and the image with the last one.
+    pub fn forget_image(&self, reference: &str) {
+        let answer = self.call("DELETE", &format!("/images/{reference}"), None);
+        assert!(answer.is_ok() || answer.code == 404, "removing {reference}: {}", answer.text());
+    }
+
     /// Makes an image from a root file system in a tar archive.
     pub fn import(&self, repository: &str, tag: &str, archive: &[u8]) {
         let path = format!("/v1.41/images/create?fromSrc=-&repo={repository}&tag={tag}");

@@ -68,7 +68,15 @@ pub fn call(place: &Place, method: &str, path: &str, body: Option<(&str, &[u8])>
 /// # Errors
 /// What the connection had against it.
 pub fn call_within(patience: Duration, place: &Place, method: &str, path: &str, body: Option<(&str, &[u8])>) -> io::Result<Answer> {
-    begin_within(patience, place, method, path, body)?.rest()
+    begin_within(patience, place, method, path, None, body)?.rest()
+}
+
+/// Posts nothing, with a header of its own.
+///
+/// # Errors
+/// What the connection had against it.
+pub fn post_with(place: &Place, path: &str, header: (&str, &str)) -> io::Result<Answer> {
+    begin_within(PATIENCE, place, "POST", path, Some(header), None)?.rest()
 }
 
 /// An answer whose body is still to come.
@@ -103,26 +111,42 @@ impl Begun {
 /// # Errors
 /// What the connection had against it.
 pub fn begin(place: &Place, method: &str, path: &str, body: Option<(&str, &[u8])>) -> io::Result<Begun> {
-    begin_within(PATIENCE, place, method, path, body)
+    begin_within(PATIENCE, place, method, path, None, body)
 }
 
-fn begin_within(patience: Duration, place: &Place, method: &str, path: &str, body: Option<(&str, &[u8])>) -> io::Result<Begun> {
+fn begin_within(
+    patience: Duration,
+    place: &Place,
+    method: &str,
+    path: &str,
+    header: Option<(&str, &str)>,
+    body: Option<(&str, &[u8])>,
+) -> io::Result<Begun> {
     match place {
         Place::Unix(socket) => {
             let stream = UnixStream::connect(socket)?;
             stream.set_read_timeout(Some(patience))?;
-            exchange(stream, method, path, body)
+            exchange(stream, method, path, header, body)
         }
         Place::Tcp(address) => {
             let stream = TcpStream::connect_timeout(address, patience)?;
             stream.set_read_timeout(Some(patience))?;
-            exchange(stream, method, path, body)
+            exchange(stream, method, path, header, body)
         }
     }
 }
 
-fn exchange(mut stream: impl Read + Write + Send + 'static, method: &str, path: &str, body: Option<(&str, &[u8])>) -> io::Result<Begun> {
+fn exchange(
+    mut stream: impl Read + Write + Send + 'static,
+    method: &str,
+    path: &str,
+    header: Option<(&str, &str)>,
+    body: Option<(&str, &[u8])>,
+) -> io::Result<Begun> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n");
+    if let Some((name, value)) = header {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
     if let Some((kind, bytes)) = body {
         head.push_str(&format!("content-type: {kind}\r\ncontent-length: {}\r\n", bytes.len()));
     } else if method == "POST" {

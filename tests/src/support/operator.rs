@@ -34,6 +34,10 @@ pub struct Setup {
     pub settle: String,
     /// It begins with everything suspended.
     pub observe: bool,
+    /// More arguments.
+    pub arguments: Vec<String>,
+    /// How much it logs, where that is not the default.
+    pub log: Option<String>,
 }
 
 /// An operator: its home, and its process while it runs.
@@ -75,6 +79,8 @@ impl Operator {
             socket: at("q.sock"),
             settle: "500ms".to_owned(),
             observe: false,
+            arguments: Vec::new(),
+            log: None,
         };
         Self { setup, home, metrics: free_port(), process: None }
     }
@@ -97,7 +103,15 @@ impl Operator {
         if setup.observe {
             command.arg("--observe");
         }
-        command.env_remove("DOCKER_HOST").env_remove("QUAYMASTER_SOCKET").stdin(Stdio::null());
+        command.args(&setup.arguments);
+        if let Some(log) = &setup.log {
+            command.env("QUAYMASTER_LOG", log);
+        }
+        command
+            .env_remove("DOCKER_HOST")
+            .env_remove("QUAYMASTER_REGISTRY_CREDENTIALS")
+            .env_remove("QUAYMASTER_SOCKET")
+            .stdin(Stdio::null());
         command
     }
 
@@ -175,9 +189,14 @@ impl Operator {
         self.home.path()
     }
 
+    /// All of its log.
+    pub fn whole_log(&self) -> String {
+        fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
     /// The end of its log.
     pub fn log(&self) -> String {
-        let log = fs::read_to_string(self.log_file()).unwrap_or_default();
+        let log = self.whole_log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
@@ -227,10 +246,15 @@ impl Operator {
         items["items"].as_array().into_iter().flatten().map(line).collect()
     }
 
+    /// All metrics, as they are served.
+    pub fn metrics(&self) -> String {
+        let answer = http::call(&Place::Tcp(self.metrics), "GET", "/metrics", None);
+        answer.unwrap_or_else(|e| panic!("the metrics do not answer: {e}\n{}", self.log())).text()
+    }
+
     /// The sum of a metric's samples whose labels contain all of `labels`.
     pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        let answer = http::call(&Place::Tcp(self.metrics), "GET", "/metrics", None);
-        let text = answer.unwrap_or_else(|e| panic!("the metrics do not answer: {e}\n{}", self.log())).text();
+        let text = self.metrics();
         let samples = text.lines().filter_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;
             let is_it = series == name || series.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'));

@@ -5,16 +5,40 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use qm_dockersim::behaviour::{ImageSpec, Presence, Program};
 use qm_dockersim::{Engine, Now, Options, Sim};
 use tempfile::TempDir;
 
 use super::docker::Docker;
-use super::wait;
+use super::{registry, wait};
+
+static SOCKET: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+/// Where its world has a registry.
+pub const REGISTRY: &str = "127.0.0.1:5999";
+/// What that gives to the user of [`super::registry`] alone.
+pub const PRIVATE: &str = "conf/private:1";
 
 /// The socket of the simulator that the tests of a process share: it has `busybox:local` and `busybox:two`.
 pub fn shared() -> &'static Path {
-    static SOCKET: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     &SOCKET.get_or_init(start).1
+}
+
+/// Whether this is the socket of the shared simulator.
+pub fn is_it(socket: &Path) -> bool {
+    SOCKET.get().is_some_and(|(_, own)| own == socket)
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    let private = ImageSpec {
+        presence: Presence::Remote,
+        program: Program::Busybox,
+        credentials: Some(format!("{}:{}", registry::USER, registry::PASSWORD)),
+        size: 1,
+        ..ImageSpec::default()
+    };
+    options.world.images.insert(format!("{REGISTRY}/{PRIVATE}"), private);
+    options
 }
 
 fn start() -> (TempDir, PathBuf) {
@@ -22,7 +46,7 @@ fn start() -> (TempDir, PathBuf) {
     let socket = dir.path().join("docker.sock");
     let began = Instant::now();
     let clock = move || Now { mono_ms: began.elapsed().as_millis() as u64, wall_ns: wall_ns() };
-    let sim = Sim::new(Engine::new(Options::default(), clock()), Arc::new(clock));
+    let sim = Sim::new(Engine::new(options(), clock()), Arc::new(clock));
     let place = socket.clone();
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be made");

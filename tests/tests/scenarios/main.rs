@@ -13,4 +13,5 @@ mod kill_points;
 mod leaves;
 mod moving;
 mod platform;
+mod pulls;
 mod repairs;

@@ -7,6 +7,7 @@ pub mod container;
 pub mod edge;
 pub mod env_file;
 pub mod health;
+pub mod image;
 pub mod names;
 pub mod quantity;
 pub mod rules;

@@ -19,10 +19,13 @@ use bollard::query_parameters::{
 use futures_util::StreamExt;
 use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
+use qm_api::spec::image::ImageReference;
 use qm_plan::desired::{DesiredMount, EngineResources, MountSource};
 use qm_plan::step::{Action, Body, ContainerRef, FileWrite, Join, NetworkBody};
 use std::time::Duration;
 
+use super::credentials::Credentials;
+use super::progress::Line;
 use super::{CALL_TIMEOUT, Docker, DockerError, timed};
 
 /// Silence of a pull that counts as its end.
@@ -43,17 +46,11 @@ pub struct Done {
 
 impl Docker {
     /// Carries out one action. `made` = the ids of containers that earlier steps of the plan made, by step index; `files_dir` =
-    /// where files are kept on the engine's host; `progress` hears of a long pull.
+    /// where files are kept on the engine's host. A pull does not come this way: see [`Docker::pull`].
     ///
     /// # Errors
     /// What the engine, or the way to it, had against it. A container that is already as wanted is no error.
-    pub async fn act(
-        &self,
-        action: &Action,
-        made: &BTreeMap<usize, Name>,
-        files_dir: &Path,
-        progress: &(dyn Fn(String) + Send + Sync),
-    ) -> Result<Done, DockerError> {
+    pub async fn act(&self, action: &Action, made: &BTreeMap<usize, Name>, files_dir: &Path) -> Result<Done, DockerError> {
         let container = |id: &Name| Done { container: Some(id.clone()), ..Done::default() };
         let resolve = |reference: &ContainerRef| match reference {
             ContainerRef::Id(id) => Ok(id.clone()),
@@ -63,10 +60,7 @@ impl Docker {
         };
         match action {
             Action::PlaceFiles { files } => place_files(files_dir, files),
-            Action::Pull { reference } => {
-                self.pull(reference, progress).await?;
-                Ok(Done { image: Some(reference.as_str().into()), ..Done::default() })
-            }
+            Action::Pull { .. } => unreachable!("pulls are shared between services, so the executor takes them elsewhere"),
             Action::CreateVolume { name, labels } => {
                 let request = VolumeCreateRequest {
                     name: Some(name.clone()),
@@ -149,10 +143,20 @@ impl Docker {
         }
     }
 
-    async fn pull(&self, reference: &str, progress: &(dyn Fn(String) + Send + Sync)) -> Result<(), DockerError> {
+    /// Pulls an image; `see` hears every line that the engine says of it.
+    ///
+    /// # Errors
+    /// What the engine, the registry, or the way to them had against it.
+    pub async fn pull(
+        &self,
+        reference: &str,
+        credentials: &Credentials,
+        see: &(dyn Fn(Line<'_>) + Send + Sync),
+    ) -> Result<(), DockerError> {
         let (image, tag) = split_reference(reference);
         let options = CreateImageOptionsBuilder::default().from_image(image).tag(tag).build();
-        let mut stream = std::pin::pin!(self.client().create_image(Some(options), None, None));
+        let shown = credentials.of(&ImageReference::parse(reference));
+        let mut stream = std::pin::pin!(self.client().create_image(Some(options), None, shown));
         loop {
             match tokio::time::timeout(PULL_SILENCE, stream.next()).await {
                 Err(_) => return Err(DockerError::Timeout { seconds: PULL_SILENCE.as_secs() }),
@@ -163,9 +167,8 @@ impl Docker {
                         return Err(DockerError::Answer { code: 500, message: error });
                     }
                     let detail = info.progress_detail.unwrap_or_default();
-                    if let (Some(current), Some(total)) = (detail.current, detail.total.filter(|t| *t > 0)) {
-                        progress(format!("{} %", current * 100 / total));
-                    }
+                    let status = info.status.as_deref().unwrap_or_default();
+                    see(Line { layer: info.id.as_deref(), status, current: detail.current, total: detail.total });
                 }
             }
         }

@@ -88,6 +88,9 @@ pub struct ImageSpec {
     pub presence: Presence,
     /// What is in it.
     pub program: Program,
+    /// Its registry gives it to this `user:password` alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<String>,
     /// How long pulling it takes.
     pub pull_ms: u64,
     /// The sizes of its layers, as a pull shows them.

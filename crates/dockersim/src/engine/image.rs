@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Included, Unbounded};
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
 use serde_json::{Value, json};
 
 use super::Engine;
@@ -335,8 +337,8 @@ impl Engine {
             return Err(Failure::new(400, format!("invalid reference format{why}")));
         }
         let normal = normal_reference(&reference);
-        let spec = self.options.world.images.iter().find(|(name, _)| normal_reference(name) == normal).map(|(_, s)| s.clone());
-        let registry = path.split_once('/').map(|(host, _)| host).filter(|h| h.contains('.') || h.contains(':'));
+        let spec = self.options.world.images.iter().find(|(name, _)| normal_reference(name) == normal).map(|(_, s)| s);
+        let registry = path.split_once('/').map(|(host, _)| host).filter(|h| is_registry(h));
         let repository = normal.split(['@']).next().and_then(|r| r.rsplit_once(':')).map_or(normal.as_str(), |(r, _)| r);
         match spec {
             None if registry.is_some_and(|r| r.starts_with("localhost") || r.starts_with("127.")) => {
@@ -344,12 +346,11 @@ impl Engine {
                 let port = host.rsplit_once(':').map_or("80", |(_, port)| port);
                 Err(Failure::new(500, format!("Get \"http://{host}/v2/\": dial tcp 127.0.0.1:{port}: connect: connection refused")))
             }
-            None => {
-                let message = format!(
-                    "pull access denied for {repository}, repository does not exist or may require 'docker login': denied: requested access \
-                     to the resource is denied"
-                );
-                Err(Failure::new(404, message))
+            None => Err(no_such_repository(repository)),
+            Some(ImageSpec { presence: Presence::Local | Presence::Remote | Presence::Missing, credentials: Some(wanted), .. })
+                if shown_credentials(request).as_deref() != Some(wanted) =>
+            {
+                Err(denied(&normal, registry, request))
             }
             Some(spec) if spec.presence == Presence::Missing => {
                 Err(Failure::new(404, format!("manifest for {normal} not found: manifest unknown: manifest unknown")))
@@ -358,7 +359,10 @@ impl Engine {
                 let host = registry.unwrap_or("registry-1.docker.io");
                 Err(Failure::new(500, format!("Get \"https://{host}/v2/\": dial tcp: lookup {host}: no such host")))
             }
-            Some(spec) => Ok(self.pull(&normal, &spec, now)),
+            Some(spec) => {
+                let spec = spec.clone();
+                Ok(self.pull(&normal, &spec, now))
+            }
         }
     }
 
@@ -366,7 +370,11 @@ impl Engine {
         let (repository, tag) = reference.rsplit_once(':').unwrap_or((reference, "latest"));
         let end = now.mono_ms.saturating_add(spec.pull_ms);
         let here = self.references.contains_key(reference);
-        let family = if repository.contains('/') { repository.to_owned() } else { format!("library/{repository}") };
+        let family = match repository.split_once('/') {
+            Some((host, path)) if is_registry(host) => path.to_owned(),
+            Some(_) => repository.to_owned(),
+            None => format!("library/{repository}"),
+        };
         let mut lines = vec![(now.mono_ms, json!({ "status": format!("Pulling from {family}"), "id": tag }))];
         let layers: Vec<u64> = if spec.layers.is_empty() { vec![spec.size.max(1)] } else { spec.layers.clone() };
         if !here {
@@ -435,6 +443,40 @@ impl Engine {
     pub fn image_references(&self) -> BTreeMap<&str, &str> {
         self.references.iter().map(|(k, v)| (k.as_str(), &**v)).collect()
     }
+}
+
+/// Whether the first part of a reference is a registry.
+fn is_registry(part: &str) -> bool {
+    part.contains(['.', ':']) || part == "localhost"
+}
+
+/// The `user:password` of a request. What cannot be read counts as none at all, as with the daemon.
+fn shown_credentials(request: &Request) -> Option<String> {
+    let bytes = URL_SAFE.decode(request.registry_auth.as_deref()?).ok()?;
+    let shown: Value = serde_json::from_slice(&bytes).ok()?;
+    let part = |key: &str| shown[key].as_str().unwrap_or_default();
+    let (user, password) = (part("username"), part("password"));
+    (!user.is_empty() || !password.is_empty()).then(|| format!("{user}:{password}"))
+}
+
+/// What a registry that keeps an image for others says, in the daemon's words.
+fn denied(reference: &str, registry: Option<&str>, request: &Request) -> Failure {
+    let (repository, tag) = reference.rsplit_once(':').unwrap_or((reference, "latest"));
+    let Some(host) = registry else { return no_such_repository(repository) };
+    if shown_credentials(request).is_some() {
+        return Failure::new(500, "unauthorized: authentication required");
+    }
+    let scheme = if host.starts_with("localhost") || host.starts_with("127.") { "http" } else { "https" };
+    let path = repository.split_once('/').map_or(repository, |(_, path)| path);
+    Failure::new(500, format!("Head \"{scheme}://{host}/v2/{path}/manifests/{tag}\": no basic auth credentials"))
+}
+
+fn no_such_repository(repository: &str) -> Failure {
+    let message = format!(
+        "pull access denied for {repository}, repository does not exist or may require 'docker login': denied: requested access to the \
+         resource is denied"
+    );
+    Failure::new(404, message)
 }
 
 /// `changes=CMD [..]`.

@@ -20,12 +20,21 @@ pub struct Request {
     pub body: Vec<u8>,
     /// The API version asked for.
     pub api: (u32, u32),
+    /// `X-Registry-Auth`, as it came.
+    pub registry_auth: Option<String>,
 }
 
 impl Request {
     /// A request without query and body, at API 1.41.
     pub fn new(method: &str, path: &str) -> Self {
-        Self { method: method.to_owned(), path: path.to_owned(), query: BTreeMap::new(), body: Vec::new(), api: (1, 41) }
+        Self {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            query: BTreeMap::new(),
+            body: Vec::new(),
+            api: (1, 41),
+            registry_auth: None,
+        }
     }
 
     /// With one more query parameter.

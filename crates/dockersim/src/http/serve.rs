@@ -142,7 +142,8 @@ async fn take(sim: &Sim, conn: u64, mut incoming: hyper::Request<Incoming>) -> R
         query: canonical_query,
         occurrence,
     };
-    Ok(Taken { request: Request { method, path, query, body: bytes.to_vec(), api }, call, body: shown, upgrade, refusal })
+    let registry_auth = parts.headers.get("x-registry-auth").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    Ok(Taken { request: Request { method, path, query, body: bytes.to_vec(), api, registry_auth }, call, body: shown, upgrade, refusal })
 }
 
 /// The container that joins or leaves a network.

@@ -217,6 +217,7 @@ pub(crate) fn advice(cause: &Cause<'_>) -> Advice {
         Some(Reason::ImageMissing) => {
             ("when its manifest names an image that exists, or the image is there", [pull, Some(retry)].into_iter().flatten().collect())
         }
+        Some(Reason::RegistryDenied) => ("within a minute of when the registry is shown credentials that it takes", vec![retry]),
         Some(Reason::RegistryUnreachable) => ("by itself, when the registry answers again", vec![retry]),
         Some(Reason::ConfigurationRefused) => ("when its manifest is changed: the engine refuses it", vec![describe]),
         Some(Reason::PortTaken) => ("by itself, when the host port is free", vec![describe, retry]),

@@ -196,14 +196,14 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn operate(args: run::RunArgs) -> ExitCode {
-    let world = match args.world() {
-        Ok(world) => world,
+    let (world, pulls) = match args.world().and_then(|world| Ok((world, args.pulls()?))) {
+        Ok(read) => read,
         Err(message) => {
             output::note(&format!("error: {message}"));
             return ExitCode::from(End::Invalid.code());
         }
     };
-    match wiring::run(args, world) {
+    match wiring::run(args, world, pulls) {
         Ok(code) => code,
         Err(error) => {
             output::note(&format!("quaymaster: {}", chain(error.chain())));

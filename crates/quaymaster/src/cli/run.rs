@@ -1,10 +1,13 @@
 //! The arguments of `run`. What they start is put together in [`crate::wiring`].
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use qm_api::spec::quantity::Duration;
+use qm_controller::docker::credentials::CredentialsFile;
+use qm_controller::pulls;
 use qm_dockersim::World;
 
 use super::duration;
@@ -22,7 +25,7 @@ pub(crate) const DEFAULT_DOCKER_HOST: &str = "unix:///var/run/docker.sock";
 Examples:
   quaymaster run --manifests ./manifests --data-dir ./data --socket ./quaymaster.sock
   quaymaster run --manifests prod=/srv/manifests --metrics 127.0.0.1:9180
-  quaymaster run --manifests /srv/manifests --observe
+  quaymaster run --manifests /srv/manifests --observe --registry-credentials /etc/quaymaster/registries.json
   quaymaster run --engine sim --manifests ./manifests --data-dir ./data --socket ./quaymaster.sock")]
 pub(crate) struct RunArgs {
     /// A folder of manifests, or NAME=DIR to give it a name; may be given several times
@@ -49,6 +52,12 @@ pub(crate) struct RunArgs {
     /// Tells this operator from others on the same engine
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub(crate) instance: String,
+    /// What private registries want to see, in the form of Docker's own config.json; read anew at every pull
+    #[arg(long, value_name = "FILE", env = "QUAYMASTER_REGISTRY_CREDENTIALS")]
+    registry_credentials: Option<PathBuf>,
+    /// How many images are pulled at once
+    #[arg(long, value_name = "N", default_value = "3", value_parser = parallel)]
+    parallel_pulls: NonZeroUsize,
     /// Start with everything suspended: observe and report, write nothing
     #[arg(long)]
     pub(crate) observe: bool,
@@ -82,6 +91,27 @@ impl RunArgs {
     }
 }
 
+impl RunArgs {
+    /// How images are pulled.
+    ///
+    /// # Errors
+    /// Why the credentials file cannot be used, and what to do.
+    pub(crate) fn pulls(&self) -> Result<pulls::Settings, String> {
+        let credentials = self.registry_credentials.clone().map(|path| CredentialsFile { path });
+        if let Some(file) = &credentials {
+            file.read().map_err(|error| {
+                format!(
+                    "the registry credentials file {} cannot be used: {error}\n  \
+                     `docker --config DIR login REGISTRY` writes one as DIR/config.json; without private registries, leave \
+                     --registry-credentials out",
+                    file.path.display()
+                )
+            })?;
+        }
+        Ok(pulls::Settings { parallel: self.parallel_pulls, credentials })
+    }
+}
+
 /// What runs the containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum EngineKind {
@@ -98,6 +128,12 @@ pub(crate) enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// Reads a number of pulls for clap.
+fn parallel(text: &str) -> Result<NonZeroUsize, String> {
+    let number = text.parse().ok().filter(|n| (1..=100).contains(n)).and_then(NonZeroUsize::new);
+    number.ok_or_else(|| "a number from 1 to 100".to_owned())
 }
 
 /// Reads `DIR` or `NAME=DIR` for clap.

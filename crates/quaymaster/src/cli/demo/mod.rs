@@ -85,6 +85,7 @@ async fn start(folder: &Folder, sim: &Sim) -> anyhow::Result<Running> {
         settle: SETTLE,
         metrics: None,
         observe: false,
+        pulls: qm_controller::pulls::Settings::default(),
         // Nobody else can reach this engine.
         on_connect: Arc::new(|_| Ok(())),
     })
