@@ -71,7 +71,7 @@ impl Controller {
             .containers_of(key)
             .iter()
             // A start in the future was before the clock went back.
-            .filter(|c| c.state.is_up() && c.started_at.is_none_or(|at| at <= after || at > now))
+            .filter(|c| c.state.is_up() && c.started_at.is_none_or(|at| at < after || at > now))
             .map(|c| (c.id.clone(), c.started_at))
             .collect();
         let triggers = triggers.iter().map(Trigger::to_string).collect();
