@@ -183,6 +183,7 @@ fn plan(example: &Example) -> Planned {
             drift: &DriftMemory::default(),
             not_adoptable: Vec::new(),
             files_dir: "/files",
+            faces_dir: "/run/faces",
         };
         whole.append(plan_service(service, &context));
     }

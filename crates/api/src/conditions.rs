@@ -127,6 +127,10 @@ pub enum Reason {
     DependencyTolerated,
     /// A probe fails.
     ProbeFailed,
+    /// An app says so of a part of it.
+    Reported,
+    /// A part of an app cannot do this operation now.
+    OperationBlocked,
     /// An app that should report is silent.
     Silent,
     /// `enabled: false`.

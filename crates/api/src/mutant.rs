@@ -54,8 +54,6 @@ pub enum Mutant {
     BlockIsFine,
     /// Rule: a loss is tolerated for as long as the edge says, and no longer.
     EndlessTolerance,
-    /// Rule: only an observed loss stops a dependent.
-    UnknownStops,
     /// Rule: each return reloads once.
     ReloadsAgain,
     /// Rule: a restart of the operator fires nothing.
@@ -111,7 +109,6 @@ impl Mutant {
         Self::DegradeIsFine,
         Self::BlockIsFine,
         Self::EndlessTolerance,
-        Self::UnknownStops,
         Self::ReloadsAgain,
         Self::StartReloads,
         Self::ActNotDurable,

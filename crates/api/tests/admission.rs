@@ -222,7 +222,7 @@ fn the_api_is_judged_by_the_same_rules() {
         assert_eq!(violations.iter().map(|violation| violation.code).collect::<Vec<_>>(), [code], "{spec}");
     }
     assert!(admit_object(&json!([]), &known).is_err());
-    let warned = admit_object(&value(json!({"container": {"image": "x", "statusSocket": true}})), &known).unwrap();
+    let warned = admit_object(&value(json!({"container": {"image": "x", "secrets": [{"name": "s"}]}})), &known).unwrap();
     assert_eq!(warned.warnings[0].code, Code::NotInEffect);
 }
 

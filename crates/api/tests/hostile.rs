@@ -68,7 +68,7 @@ fn sizes() {
     assert_eq!((first(&file), file.violations.len()), (Some((Code::UnknownField, 7)), 1000));
     // A thousand warnings hide no error.
     let warned: String = (0..600)
-        .map(|i| service("n", &format!("s{i}"), "    statusSocket: true\n  drift: {ignore: [/container/replicas]}\n") + "---\n")
+        .map(|i| service("n", &format!("s{i}"), "    secrets: [{name: s}]\n  drift: {ignore: [/container/replicas]}\n") + "---\n")
         .collect();
     let file = parse((warned + &service("n", "last", "    bogus: 1\n")).as_bytes());
     assert_eq!((file.warnings, file.errors, file.violations.len(), file.bad.len()), (1200, 1, 1001, 1));

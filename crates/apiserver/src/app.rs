@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tower_service::Service as _;
 
 use crate::page::Views;
 use crate::ports::{Answer, Ports};
@@ -26,7 +27,7 @@ use crate::query::Query;
 use crate::resource::Selection;
 use crate::route::{self, Route};
 use crate::status::{Failure, Reason};
-use crate::{accept, actions, discovery, extra, openapi, resource, watch};
+use crate::{accept, actions, discovery, extra, face, openapi, resource, watch};
 
 /// The most bytes of a body.
 const MOST_BODY: usize = 16 * 1024 * 1024;
@@ -79,6 +80,31 @@ pub fn router(store: Store, ports: Ports) -> Router {
     })
 }
 
+/// The app face of one namespace: whether its services may be used, the watch of that, and what apps say of their parts. Everything else,
+/// and every other namespace, is not there.
+pub fn face_router(store: Store, ports: Ports, namespace: String) -> Router {
+    let whole = router(store, ports);
+    Router::new().fallback(move |request: Request| {
+        let is_theirs = match route::parse(request.uri().path()) {
+            Some(Route::Live) => true,
+            Some(
+                Route::Usable { namespace: asked, .. }
+                | Route::UsableAll { namespace: asked }
+                | Route::WatchUsable { namespace: asked }
+                | Route::Heartbeat { namespace: asked, .. },
+            ) => asked == namespace,
+            _ => false,
+        };
+        let mut whole = whole.clone();
+        async move {
+            match is_theirs {
+                true => whole.call(request).await.unwrap_or_else(|never| match never {}),
+                false => Failure::no_such_url().into_response(),
+            }
+        }
+    })
+}
+
 async fn answer(app: &Arc<App>, request: Request) -> Response {
     let is_head = request.method() == Method::HEAD;
     let path = request.uri().path().to_owned();
@@ -117,6 +143,10 @@ async fn dispatch(app: &Arc<App>, request: Request) -> Result<Response, Failure>
         Route::Plan => {
             only_post(&parts)?;
             extra::plan(app, body).await
+        }
+        Route::Heartbeat { namespace, name } => {
+            only_post(&parts)?;
+            face::heartbeat(app, namespace, name, body).await
         }
         Route::Collection { kind, namespace } if !is_read(&parts) => {
             Err(resource::refuse_write(app, kind.0, namespace.as_deref().unwrap_or_default(), None))
@@ -164,8 +194,12 @@ fn read(app: &Arc<App>, route: Route, parts: &Parts, query: &Query) -> Result<Re
         Route::Graph => Ok(json(StatusCode::OK, &(app.ports.graph)())),
         Route::Overview => Ok(json(StatusCode::OK, &(app.ports.overview)())),
         Route::Backup => extra::backup(app),
-        Route::Usable { namespace, name } => extra::usable(app, &namespace, &name),
-        Route::Log { .. } | Route::ActOn { .. } | Route::ActWidely { .. } | Route::Plan => Err(Failure::no_such_url()),
+        Route::Usable { namespace, name } => face::usable(app, &namespace, &name, query),
+        Route::UsableAll { namespace } => Ok(face::usable_all(app, &namespace)),
+        Route::WatchUsable { namespace } => face::watch(app, namespace, parts),
+        Route::Heartbeat { .. } | Route::Log { .. } | Route::ActOn { .. } | Route::ActWidely { .. } | Route::Plan => {
+            Err(Failure::no_such_url())
+        }
     }
 }
 

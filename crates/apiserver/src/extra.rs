@@ -10,8 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use http::StatusCode;
 use http::request::Parts;
-use http::{HeaderValue, StatusCode, header};
 use qm_api::kinds::mini_service;
 use qm_api::registry;
 use serde::Deserialize;
@@ -23,7 +23,7 @@ use crate::app::{App, ask, closing, json, parse_object, read_body, with_type};
 use crate::ports::{CandidateSource, LogRequest, PlanRequest};
 use crate::query::Query;
 use crate::resource;
-use crate::status::{Failure, Reason};
+use crate::status::Failure;
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,21 +64,6 @@ fn candidates(asked: AskedPlan) -> Result<PlanRequest, Failure> {
         sources.push(CandidateSource { id: source.id, files });
     }
     Ok(PlanRequest { sources })
-}
-
-/// Answers `GET /usable/NS/NAME`.
-pub(crate) fn usable(app: &App, namespace: &str, name: &str) -> Result<Response, Failure> {
-    let Some(usable) = (app.ports.usable)(namespace, name) else {
-        let message = format!("there is no service `{name}` in namespace `{namespace}`");
-        return Err(Failure::new(Reason::NotFound, message).about(qm_api::meta::GROUP, "miniservices", name));
-    };
-    let status = if usable.usable { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let mut response = json(status, &usable.body);
-    if let (false, Some(seconds)) = (usable.usable, usable.retry_after_seconds) {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
 }
 
 /// Answers a GET of a service's log.

@@ -9,6 +9,7 @@ mod actions;
 mod app;
 mod discovery;
 mod extra;
+mod face;
 mod metrics;
 mod namespaces;
 mod openapi;
@@ -24,10 +25,11 @@ mod table;
 mod watch;
 mod wire;
 
-pub use app::router;
+pub use app::{face_router, router};
 pub use metrics::metrics_router;
 pub use ports::{
-    ActRequest, Answer, Ask, AskUsable, CandidateSource, LogRequest, LogStream, PlanAnswer, PlanRequest, PortError, Ports, Usable,
+    ActRequest, Answer, Ask, AskUsable, AskUsableAll, CandidateSource, HeartbeatRequest, LogRequest, LogStream, PlanAnswer, PlanRequest,
+    PortError, Ports, Usable,
 };
 pub use serve::{Listener, ServeError, serve_tcp, serve_unix};
 pub use wire::{FILE_ANNOTATION, SOURCE_ANNOTATION, to_wire};

@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
+use qm_api::availability::Availability;
 use qm_api::field::Violation;
 use qm_api::kinds::intent::{Act, Scope};
 use qm_api::meta::Object;
 use qm_api::time::Timestamp;
 use serde_json::Value;
+use tokio::sync::watch;
 
 /// What a port that takes its time gives back.
 pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, PortError>> + Send>>;
@@ -20,8 +22,11 @@ pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, PortError>> + Send>>;
 /// A port: asks the rest of the operator `Q` and gets `A` after a while.
 pub type Ask<Q, A> = Arc<dyn Fn(Q) -> Answer<A> + Send + Sync>;
 
-/// The port that knows, by namespace and name, whether a service may be used: at once, from memory.
-pub type AskUsable = Arc<dyn Fn(&str, &str) -> Option<Usable> + Send + Sync>;
+/// The port that knows, by namespace and name, whether a service, or one operation of it, may be used: at once, from memory.
+pub type AskUsable = Arc<dyn Fn(&str, &str, Option<&str>) -> Option<Usable> + Send + Sync>;
+
+/// The port that knows of every service of a namespace whether it may be used, with the version that all of it holds for.
+pub type AskUsableAll = Arc<dyn Fn(&str) -> (String, Vec<Usable>) + Send + Sync>;
 
 /// The text of a log as it comes.
 pub type LogStream = Pin<Box<dyn Stream<Item = Result<Bytes, io::Error>> + Send>>;
@@ -39,6 +44,14 @@ pub struct Ports {
     pub overview: Arc<dyn Fn() -> Value + Send + Sync>,
     /// Whether the service of that namespace and name may be used now; `None` when there is no such service.
     pub usable: AskUsable,
+    /// The same for every service of a namespace.
+    pub usable_all: AskUsableAll,
+    /// Tells whenever an answer of `usable` may be another one, or an app has something to do.
+    pub changes: Arc<dyn Fn() -> watch::Receiver<u64> + Send + Sync>,
+    /// The reloads that apps of a namespace are to carry out, as `{service, id, verb, because}`.
+    pub reloads: Arc<dyn Fn(&str) -> Vec<Value> + Send + Sync>,
+    /// Takes what an app says of a part of it.
+    pub heartbeat: Ask<HeartbeatRequest, Value>,
     /// Opens the log of a service.
     pub logs: Ask<LogRequest, LogStream>,
     /// Whether the operator does its work; the reasons when it does not.
@@ -108,6 +121,23 @@ pub struct Usable {
     pub usable: bool,
     /// After how long asking again makes sense; `None` when it does not.
     pub retry_after_seconds: Option<u64>,
+}
+
+/// What an app says of a part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeartbeatRequest {
+    /// The namespace of the part.
+    pub namespace: String,
+    /// The name of the part.
+    pub name: String,
+    /// How available it is.
+    pub availability: Availability,
+    /// Why; may be empty.
+    pub reason: String,
+    /// What cannot be done with it now.
+    pub blocked_operations: Vec<String>,
+    /// The reload that was carried out.
+    pub ack: Option<String>,
 }
 
 /// Which log is wanted.

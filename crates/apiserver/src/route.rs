@@ -53,6 +53,16 @@ pub(crate) enum Route {
         namespace: String,
         name: String,
     },
+    UsableAll {
+        namespace: String,
+    },
+    WatchUsable {
+        namespace: String,
+    },
+    Heartbeat {
+        namespace: String,
+        name: String,
+    },
 }
 
 /// The two group versions.
@@ -148,6 +158,9 @@ pub(crate) fn parse(path: &str) -> Option<Route> {
         ["quaymaster", "v1", "graph"] => Route::Graph,
         ["quaymaster", "v1", "overview"] => Route::Overview,
         ["quaymaster", "v1", "backup"] => Route::Backup,
+        ["usable", namespace] => Route::UsableAll { namespace: (*namespace).to_owned() },
+        ["watch", namespace] => Route::WatchUsable { namespace: (*namespace).to_owned() },
+        ["heartbeat", namespace, name] => Route::Heartbeat { namespace: (*namespace).to_owned(), name: (*name).to_owned() },
         ["usable", namespace, name] => Route::Usable { namespace: (*namespace).to_owned(), name: (*name).to_owned() },
         _ => return None,
     })

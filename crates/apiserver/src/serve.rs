@@ -111,6 +111,18 @@ impl Listener {
     /// # Errors
     /// When the path is too long, taken by a live process or by another file, or refused by the system.
     pub async fn unix(path: &Path) -> Result<Self, ServeError> {
+        Self::unix_for(path, 0o600).await
+    }
+
+    /// Listens on a unix socket that everybody who sees the file may use: who may, the mount decides.
+    ///
+    /// # Errors
+    /// As for [`Listener::unix`].
+    pub async fn unix_for_all(path: &Path) -> Result<Self, ServeError> {
+        Self::unix_for(path, 0o666).await
+    }
+
+    async fn unix_for(path: &Path, mode: u32) -> Result<Self, ServeError> {
         let length = path.as_os_str().as_bytes().len();
         if length > LONGEST_PATH {
             return Err(ServeError::PathTooLong { path: path.to_owned(), length });
@@ -124,7 +136,7 @@ impl Listener {
         socket.bind(path).map_err(refused)?;
         let file = SocketFile { path: path.to_owned(), identity: identity(path) };
         // Before it listens nobody can connect, so that no one slips in under the wider mode.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(refused)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(refused)?;
         let listener = socket.listen(BACKLOG).map_err(refused)?;
         Ok(Self(Kind::Unix { listener, _file: file }))
     }

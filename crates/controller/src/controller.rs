@@ -72,6 +72,15 @@ pub(crate) struct Memory {
     pub(crate) was_there: bool,
 }
 
+/// Folders on the engine's host that containers get something from.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Where files for read-only containers are kept.
+    pub files: String,
+    /// Where each namespace has a folder with its app face.
+    pub faces: String,
+}
+
 /// Everything a pass needs.
 #[derive(Debug)]
 pub struct Controller {
@@ -89,8 +98,8 @@ pub struct Controller {
     pub events: Arc<Events>,
     /// Metrics.
     pub metrics: Metrics,
-    /// Where files for read-only containers are kept, on the engine's host.
-    pub files_dir: String,
+    /// Where things for containers are kept, on the engine's host.
+    pub places: Places,
     pub(crate) writes: Semaphore,
     pub(crate) pulls: Pulls,
     memory: Mutex<BTreeMap<ObjectKey, Memory>>,
@@ -106,7 +115,7 @@ impl Controller {
         refresher: Refresher,
         clock: Clock,
         metrics: Metrics,
-        files_dir: String,
+        places: Places,
     ) -> Self {
         let revisions = load_revisions(&store);
         crate::adopt::load(&store.snapshot(), &world);
@@ -118,7 +127,7 @@ impl Controller {
             clock,
             events,
             metrics,
-            files_dir,
+            places,
             writes: Semaphore::new(PARALLEL_WRITES),
             pulls: Pulls::new(pulls::Settings::default()),
             memory: Mutex::default(),

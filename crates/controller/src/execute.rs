@@ -100,7 +100,7 @@ impl Controller {
         }
         let outcome = match &step.action {
             Action::Pull { reference } => self.pull(key, reference).await,
-            action => self.docker.act(action, made, Path::new(&self.files_dir)).await,
+            action => self.docker.act(action, made, Path::new(&self.places.files)).await,
         };
         let verb = step.action.verb();
         let what = format!("{verb} {}: {}", target_text(step), step.cause);

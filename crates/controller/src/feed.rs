@@ -96,6 +96,8 @@ impl Controller {
         let service = ObjectKey::new(SERVICE, object.key.namespace.clone(), object.key.name.clone());
         match object.key.kind.as_str() {
             crate::records::PENDING_RELOAD => {
+                // An app may have to be told.
+                self.world.tell_change();
                 self.world.queue.add(&service);
                 // Who is to reload after it waits for its end.
                 self.wake_dependents(&service);

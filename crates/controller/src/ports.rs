@@ -6,12 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use qm_api::availability::Availability;
 use qm_api::kinds::intent::{Act, IntentSpec, KIND as INTENT, Scope};
 use qm_api::kinds::mini_service::KIND as SERVICE;
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::mutant::{Mutant, planted};
-use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::desired::Rollout;
 use qm_plan::plan::Plan;
@@ -261,6 +259,7 @@ impl Operator {
         let record = PendingReloadRecord {
             verb: qm_plan::reload::Verb::Restart,
             triggers: Vec::new(),
+            id: None,
             actor: spec.actor.clone(),
             reason: spec.reason.clone(),
             containers: containers.iter().map(|c| (c.id.clone(), c.started_at)).collect(),
@@ -298,34 +297,6 @@ impl Operator {
             })
             .collect();
         json!({ "nodes": nodes, "edges": edges })
-    }
-
-    /// Whether a service may be used, from the published snapshot.
-    pub fn usable(&self, namespace: &str, name: &str) -> Option<UsableAnswer> {
-        let snapshot = self.controller.world.availability();
-        let node = snapshot.get(&ObjectKey::new(SERVICE, namespace, name))?;
-        let usable = node.usable();
-        let hopeless = |a: Availability| a.severity() >= 5;
-        let helps = !hopeless(node.availability) && !node.blocked_by.iter().any(|b| hopeless(b.availability)) && node.off.is_none();
-        let retry_after_seconds = (!usable && helps).then_some(5);
-        let blocked_by: Vec<Value> = node
-            .blocked_by
-            .iter()
-            .map(|b| {
-                let path: Vec<&Name> = b.path.iter().map(|k| &k.name).collect();
-                json!({
-                    "kind": b.key.kind, "namespace": b.key.namespace, "name": b.key.name, "availability": b.availability,
-                    "reason": b.reason, "path": path,
-                })
-            })
-            .collect();
-        let body = json!({
-            "namespace": namespace, "service": name, "usable": usable,
-            "availability": node.off.is_none().then_some(node.availability), "severity": node.severity(),
-            "reason": node.off.unwrap_or(node.reason), "message": node.message, "stale": node.stale,
-            "blockedBy": blocked_by, "retryAfter": retry_after_seconds, "version": snapshot.version().to_string(),
-        });
-        Some(UsableAnswer { body, usable, retry_after_seconds })
     }
 
     /// Everything on one screen: engine, sources, frozen namespaces, held removals, suspensions, counts.

@@ -163,6 +163,9 @@ pub struct PendingReloadRecord {
     /// What happened to dependencies, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggers: Vec<String>,
+    /// Under which an app says that it has reloaded a part of itself; nothing else ends such a one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Name>,
     /// Containers with the start times that must be outlived.
     pub containers: BTreeMap<Name, Option<Timestamp>>,
 }

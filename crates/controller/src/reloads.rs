@@ -9,7 +9,7 @@ use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::availability::Snapshot as Availability;
-use qm_plan::desired::DesiredService;
+use qm_plan::desired::{DesiredService, Form};
 use qm_plan::plan::Plan;
 use qm_plan::reload::{self, Decision, Standing, Trigger, Verb};
 use qm_plan::step::{Action, Cause};
@@ -22,12 +22,12 @@ impl Controller {
     /// Decides whether a service reloads for what happened to its dependencies, and records it: what was reacted to and what is to be
     /// outlived, in one transaction.
     pub(crate) async fn decide_reload(&self, key: &ObjectKey, desired: &DesiredService) -> Result<(), StoreError> {
-        if desired.container().is_none() || !desired.dependencies.iter().any(reload::reacts) {
+        if matches!(desired.form, Form::External(_)) || !desired.dependencies.iter().any(reload::reacts) {
             return Ok(());
         }
         let snapshot = self.store.snapshot();
-        // One after the other: what is under way ends first.
-        if records::pending_reload(&snapshot, key).is_some() {
+        // One after the other: what is under way ends first. What an app was not told of yet is told of together.
+        if records::pending_reload(&snapshot, key).is_some_and(|pending| pending.id.is_none()) {
             return Ok(());
         }
         let (availability, graph, now) = (self.world.availability(), self.world.graph(), self.clock.now());
@@ -66,6 +66,12 @@ impl Controller {
 
     /// What is to be outlived: the containers that were started before it happened. `None` = all were started since.
     fn pending(&self, key: &ObjectKey, verb: Verb, triggers: &[Trigger], after: Timestamp, now: Timestamp) -> Option<PendingReloadRecord> {
+        let triggers = triggers.iter().map(Trigger::to_string).collect();
+        let nobody = String::new;
+        if self.world.service(key).is_some_and(|service| matches!(service.form, Form::Logical(_))) {
+            let (id, containers) = (Some(self.clock.uid()), BTreeMap::new());
+            return Some(PendingReloadRecord { verb, actor: nobody(), reason: nobody(), triggers, id, containers });
+        }
         let containers: BTreeMap<Name, Option<Timestamp>> = self
             .world
             .containers_of(key)
@@ -74,15 +80,14 @@ impl Controller {
             .filter(|c| c.state.is_up() && c.started_at.is_none_or(|at| at < after || at > now))
             .map(|c| (c.id.clone(), c.started_at))
             .collect();
-        let triggers = triggers.iter().map(Trigger::to_string).collect();
-        (!containers.is_empty()).then(|| PendingReloadRecord { verb, actor: String::new(), reason: String::new(), triggers, containers })
+        (!containers.is_empty()).then(|| PendingReloadRecord { verb, actor: nobody(), reason: nobody(), triggers, id: None, containers })
     }
 
     /// A pending reload whose containers have all been outlived is done, and so is what was stopped for a dependency and runs again.
     pub(crate) async fn finish_reload(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let snapshot = self.store.snapshot();
         let mut done = Vec::new();
-        if let Some(pending) = records::pending_reload(&snapshot, key) {
+        if let Some(pending) = records::pending_reload(&snapshot, key).filter(|pending| pending.id.is_none()) {
             let pending_reload = qm_plan::kinds::mini_service::PendingReload::from(pending);
             if !self.world.is_gap() && !self.world.containers_of(key).iter().any(|c| pending_reload.concerns(c)) {
                 done.push(PENDING_RELOAD);
@@ -217,7 +222,8 @@ impl Look<'_> {
     }
 
     fn reloads(&self, node: &ObjectKey) -> bool {
-        if records::pending_reload(self.snapshot, node).is_some() {
+        // An app that does not answer keeps nobody.
+        if records::pending_reload(self.snapshot, node).is_some_and(|pending| pending.id.is_none()) {
             return true;
         }
         let reacting: Vec<_> = self.graph.dependencies(node).iter().filter(|d| reload::reacts(d)).collect();

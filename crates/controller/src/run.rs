@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::apply::{self, Sources};
 use crate::clock::Clock;
-use crate::controller::Controller;
+use crate::controller::{Controller, Places};
 use crate::dial::{Address, Dial};
 use crate::docker::{Docker, DockerError, Facts};
 use crate::metrics::Metrics;
@@ -48,6 +48,8 @@ pub struct Config {
     pub store: Store,
     /// Where files may be put.
     pub data_dir: PathBuf,
+    /// Where the app faces are.
+    pub faces_dir: PathBuf,
     /// Where metrics are registered.
     pub registry: Registry,
     /// How often the mirror relists.
@@ -107,7 +109,7 @@ impl Operator {
             refresher,
             config.clock.clone(),
             metrics,
-            config.data_dir.join("files").display().to_string(),
+            Places { files: config.data_dir.join("files").display().to_string(), faces: config.faces_dir.display().to_string() },
         );
         let controller = Arc::new(controller.pulling(config.pulls));
         // What has no effect in them is told at once; whether they can be read at all, at the first pull that wants them.

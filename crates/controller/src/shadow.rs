@@ -15,7 +15,7 @@ use qm_store::{CommitMode, Durability, Options, Store};
 
 use crate::apply::{Report, SourceInput, Sources};
 use crate::clock::Clock;
-use crate::controller::Controller;
+use crate::controller::{Controller, Places};
 use crate::docker::Docker;
 use crate::metrics::Metrics;
 use crate::mirror;
@@ -23,8 +23,9 @@ use crate::ports::{AskError, plan_all};
 use crate::run::Operator;
 use crate::world::World;
 
-/// Where an operator keeps files when nobody says otherwise; no operator runs here that could be asked.
+/// Where an operator keeps things when nobody says otherwise; no operator runs here that could be asked.
 const FILES_DIR: &str = "/var/lib/quaymaster/files";
+const FACES_DIR: &str = "/run/quaymaster/faces";
 
 impl Operator {
     /// The plan as it would be if these sources were as given. A source that the operator does not have stands for its own objects
@@ -40,7 +41,7 @@ impl Operator {
             if all_known { current.into_iter().filter(|c| given.iter().all(|g| g.id != c.id)).collect() } else { Vec::new() };
         inputs.extend(given.into_iter().map(Arc::new));
         let controller = &self.controller;
-        let shadow = shadow(controller.world.shadow(), controller.docker.clone(), controller.clock.clone(), controller.files_dir.clone())?;
+        let shadow = shadow(controller.world.shadow(), controller.docker.clone(), controller.clock.clone(), controller.places.clone())?;
         let mut tx = shadow.store.tx();
         for object in controller.store.snapshot().iter().filter(|o| o.key.kind != crate::records::EVENT) {
             let mut copy = (**object).clone();
@@ -64,18 +65,18 @@ pub async fn plan_offline(docker: Docker, clock: Clock, instance: Name, given: V
     let facts = docker.connect().await.map_err(|e| AskError::Unavailable(e.line()))?;
     let listing = mirror::list(&docker, &world).await.map_err(|e| AskError::Unavailable(e.line()))?;
     world.connected(facts, listing);
-    let shadow = shadow(world, docker, clock, FILES_DIR.to_owned())?;
+    let shadow = shadow(world, docker, clock, Places { files: FILES_DIR.to_owned(), faces: FACES_DIR.to_owned() })?;
     let inputs: Vec<Arc<SourceInput>> = given.into_iter().map(Arc::new).collect();
     let only = keys_of(&inputs);
     plan_inputs(&shadow, inputs, Some(only)).await
 }
 
-fn shadow(world: World, docker: Docker, clock: Clock, files_dir: String) -> Result<Controller, AskError> {
+fn shadow(world: World, docker: Docker, clock: Clock, places: Places) -> Result<Controller, AskError> {
     let store = Store::open(Box::new(Memory::default()), Options { commit: CommitMode::Inline, ..Options::default() })
         .map_err(|e| AskError::Unavailable(e.to_string()))?;
     let metrics = Metrics::new(&Registry::new()).map_err(|e| AskError::Unavailable(e.to_string()))?;
     let (refresher, _) = mirror::channel();
-    Ok(Controller::new(Arc::new(world), store, docker, refresher, clock, metrics, files_dir))
+    Ok(Controller::new(Arc::new(world), store, docker, refresher, clock, metrics, places))
 }
 
 fn keys_of(inputs: &[Arc<SourceInput>]) -> BTreeSet<ObjectKey> {

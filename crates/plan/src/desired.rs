@@ -84,6 +84,8 @@ pub enum Form {
     Container(Box<DesiredContainer>),
     /// Something elsewhere that we probe.
     External(DesiredExternal),
+    /// A part of an app, which reports.
+    Logical(DesiredLogical),
 }
 
 /// A container as wanted.
@@ -159,6 +161,8 @@ pub struct DesiredContainer {
     pub update_timeout_ms: u64,
     /// What a failed update does.
     pub on_failure: OnFailure,
+    /// The app face is mounted.
+    pub status_socket: bool,
     /// The signal that makes it read its configuration anew.
     pub reload_signal: String,
     /// So many failed starts ..
@@ -284,6 +288,22 @@ pub struct DesiredExternal {
     pub check: HealthCheck,
 }
 
+/// A part of an app as wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredLogical {
+    /// The mini service that reports for it, in the same namespace.
+    pub reported_by: Name,
+    /// How often it reports, in milliseconds.
+    pub heartbeat_ms: u64,
+}
+
+impl DesiredLogical {
+    /// After so long without a report it is silent, in milliseconds: one may be lost.
+    pub fn patience_ms(&self) -> u64 {
+        self.heartbeat_ms.saturating_mul(2)
+    }
+}
+
 /// One network as wanted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DesiredNetwork {
@@ -345,9 +365,13 @@ impl DesiredService {
     pub fn from_object(object: &Object, files: &Files) -> Result<Self, DesiredError> {
         let spec: MiniServiceSpec = object.decode_spec()?;
         let key = object.key.clone();
-        let form = match (&spec.container, &spec.external) {
-            (Some(container), None) => Form::Container(Box::new(container_form(&key, container, files)?)),
-            (None, Some(external)) => {
+        let form = match (&spec.container, &spec.external, &spec.logical) {
+            (Some(container), None, None) => Form::Container(Box::new(container_form(&key, container, files)?)),
+            (None, None, Some(logical)) => Form::Logical(DesiredLogical {
+                reported_by: logical.reported_by.as_str().into(),
+                heartbeat_ms: logical.heartbeat.map_or(15_000, Duration::as_millis),
+            }),
+            (None, Some(external), None) => {
                 let timing = Health {
                     interval: external.interval,
                     timeout: external.timeout,
@@ -395,7 +419,7 @@ impl DesiredService {
     pub fn container(&self) -> Option<&DesiredContainer> {
         match &self.form {
             Form::Container(container) => Some(container),
-            Form::External(_) => None,
+            Form::External(_) | Form::Logical(_) => None,
         }
     }
 
@@ -442,6 +466,7 @@ impl DesiredService {
         match &self.form {
             Form::Container(container) => container.health.as_ref(),
             Form::External(external) => Some(&external.check),
+            Form::Logical(_) => None,
         }
     }
 }
@@ -549,6 +574,7 @@ fn container_form(key: &ObjectKey, spec: &Container, files: &Files) -> Result<De
         on_failure: update.on_failure.unwrap_or_default(),
         start_tries: budget.tries.unwrap_or(5).max(1),
         start_window_ms: budget.window.map_or(600_000, Duration::as_millis),
+        status_socket: spec.status_socket.unwrap_or(false),
         reload_signal: spec.reload_signal.clone().unwrap_or_else(|| "SIGHUP".to_owned()),
     })
 }

@@ -78,7 +78,7 @@ pub const LEAVES: &[(&str, Effect)] = &[
     ("secrets[].target", Effect::Ours),
     ("startBudget.tries", Effect::Ours),
     ("startBudget.window", Effect::Ours),
-    ("statusSocket", Effect::Ours),
+    ("statusSocket", Effect::Replace),
     ("stopGracePeriod", Effect::Ours),
     ("stopSignal", Effect::Replace),
     ("sysctls{}", Effect::Replace),
@@ -134,6 +134,7 @@ pub fn replace_values(container: &DesiredContainer, image_id: &str) -> BTreeMap<
     ports.sort();
     put("ports", json!(ports));
     put("readOnly", json!(container.read_only));
+    put("statusSocket", json!(container.status_socket));
     put("stopSignal", json!(container.stop_signal));
     put("sysctls", json!(container.sysctls));
     put("ulimits", json!(container.ulimits));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use qm_api::availability::Availability;
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -226,6 +227,23 @@ pub enum Health {
     },
 }
 
+/// What an app said last of a part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// How available it is, in the app's words.
+    Says {
+        /// How available.
+        availability: Availability,
+        /// In words.
+        message: String,
+    },
+    /// It should have reported by now.
+    Silent {
+        /// How long that was waited for, in milliseconds.
+        patience_ms: u64,
+    },
+}
+
 /// A part of the world that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Gap {
@@ -250,6 +268,8 @@ pub enum Gap {
 pub struct ServiceView {
     /// Containers stamped for it by this instance.
     pub containers: Vec<Arc<Container>>,
+    /// What was reported of it, if it is a part of an app; `None` = nothing since this process began.
+    pub report: Option<Report>,
     /// Health by container id.
     pub health: BTreeMap<Name, Health>,
     /// Ids of containers that hold a name we need and are not this service's, by that name.

@@ -6,7 +6,7 @@ use qm_api::name::Name;
 use qm_api::time::Timestamp;
 
 use crate::desired::{DesiredContainer, DesiredService, Form, HealthKind};
-use crate::observed::{Container, EngineHealth, Gap, Health, RunState, ServiceView};
+use crate::observed::{Container, EngineHealth, Gap, Health, Report, RunState, ServiceView};
 
 /// What went wrong when we last acted for a service, while it still stands in the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +99,7 @@ pub fn own_health(desired: &DesiredService, view: &ServiceView, trouble: Option<
     }
     match &desired.form {
         Form::External(_) => external_health(view.health.get("")),
+        Form::Logical(logical) => reported_health(&logical.reported_by, view.report.as_ref()),
         Form::Container(spec) => container_health(desired, spec, view, trouble),
     }
 }
@@ -106,6 +107,17 @@ pub fn own_health(desired: &DesiredService, view: &ServiceView, trouble: Option<
 /// The key under which an external service's probe result stands in [`ServiceView::health`].
 pub fn external_probe_id() -> Name {
     Name::default()
+}
+
+fn reported_health(reporter: &Name, report: Option<&Report>) -> Own {
+    match report {
+        None => Own::Pending,
+        Some(Report::Says { availability, message }) => Own::seen(*availability, Reason::Reported, message.clone()),
+        Some(Report::Silent { patience_ms }) => {
+            let message = format!("{reporter} has not reported for {} s", patience_ms / 1_000);
+            Own::seen(Availability::TemporarilyUnavailable, Reason::Silent, message)
+        }
+    }
 }
 
 fn external_health(health: Option<&Health>) -> Own {

@@ -3,6 +3,7 @@
 
 mod cli;
 mod client;
+mod faces;
 pub mod intake;
 mod output;
 pub mod ports;

@@ -6,7 +6,9 @@ use qm_api::meta::ObjectKey;
 use qm_apiserver as api;
 use qm_controller::clock::Clock;
 use qm_controller::ports::{ActRequest, AskError};
+use qm_controller::reports::Heartbeat;
 use qm_controller::run::Operator;
+use qm_controller::usable::UsableAnswer;
 use serde_json::Value;
 
 use crate::intake::candidate;
@@ -15,6 +17,7 @@ use crate::intake::candidate;
 pub fn ports(operator: &Arc<Operator>, clock: &Clock) -> api::Ports {
     let acting = operator.clone();
     let planning = operator.clone();
+    let (usable_all, changes, reloads, beating) = (operator.clone(), operator.clone(), operator.clone(), operator.clone());
     let (graph, overview, usable, logs, ready) = (operator.clone(), operator.clone(), operator.clone(), operator.clone(), operator.clone());
     let (now, version) = (clock.clone(), env!("CARGO_PKG_VERSION").to_owned());
     let started = clock.wall();
@@ -52,9 +55,27 @@ pub fn ports(operator: &Arc<Operator>, clock: &Clock) -> api::Ports {
             overview["startedAt"] = Value::String(started.to_string());
             overview
         }),
-        usable: Arc::new(move |namespace: &str, name: &str| {
-            let answer = usable.usable(namespace, name)?;
-            Some(api::Usable { body: answer.body, usable: answer.usable, retry_after_seconds: answer.retry_after_seconds })
+        usable: Arc::new(move |namespace: &str, name: &str, operation: Option<&str>| {
+            Some(usable_answer(usable.usable(namespace, name, operation)?))
+        }),
+        usable_all: Arc::new(move |namespace: &str| {
+            let (version, answers) = usable_all.usable_all(namespace);
+            (version, answers.into_iter().map(usable_answer).collect())
+        }),
+        changes: Arc::new(move || changes.changes()),
+        reloads: Arc::new(move |namespace: &str| reloads.reloads(namespace)),
+        heartbeat: Arc::new(move |r: api::HeartbeatRequest| {
+            let operator = beating.clone();
+            Box::pin(async move {
+                let key = ObjectKey::new("MiniService", r.namespace.as_str(), r.name.as_str());
+                let heartbeat = Heartbeat {
+                    availability: r.availability,
+                    reason: r.reason,
+                    blocked_operations: r.blocked_operations.into_iter().collect(),
+                    ack: r.ack,
+                };
+                operator.controller.heartbeat(&key, heartbeat).await.map_err(port_error)
+            })
         }),
         logs: Arc::new(move |r: api::LogRequest| {
             let key = ObjectKey::new("MiniService", r.namespace.as_str(), r.name.as_str());
@@ -68,6 +89,10 @@ pub fn ports(operator: &Arc<Operator>, clock: &Clock) -> api::Ports {
         now: Arc::new(move || now.wall()),
         version,
     }
+}
+
+fn usable_answer(answer: UsableAnswer) -> api::Usable {
+    api::Usable { body: answer.body, usable: answer.usable, retry_after_seconds: answer.retry_after_seconds }
 }
 
 fn port_error(error: AskError) -> api::PortError {

@@ -27,6 +27,7 @@ use qm_store::{Options, Store};
 use serde_json::Value;
 
 use crate::cli::run::{EngineKind, LogFormat, RunArgs};
+use crate::faces;
 use crate::intake::{Intake, references};
 use crate::ports::ports;
 use crate::sandbox::{self, Door};
@@ -108,6 +109,7 @@ pub(crate) struct Running {
     operator: Arc<Operator>,
     directories: Vec<Directory>,
     servers: Vec<tokio::task::JoinHandle<()>>,
+    faces: tokio::task::JoinHandle<()>,
     stop: tokio::sync::watch::Sender<bool>,
 }
 
@@ -118,6 +120,8 @@ impl Running {
     /// When the store, a socket or a folder cannot be had.
     pub(crate) async fn start(parts: Parts) -> anyhow::Result<Self> {
         let clock = clock();
+        let beside = parts.socket.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let faces_dir = std::path::absolute(beside.join("faces"))?;
         let registry = prometheus::Registry::new();
         let store = open_store(&parts.data_dir)?;
         let operator = Arc::new(Operator::start(Config {
@@ -128,6 +132,7 @@ impl Running {
             store: store.clone(),
             // Binds are made from what lies in it, and the engine takes absolute paths only.
             data_dir: std::path::absolute(&parts.data_dir)?,
+            faces_dir: faces_dir.clone(),
             registry: registry.clone(),
             relist_every: RELIST_EVERY,
             sources: parts.manifests.iter().map(|s| Name::from(s.id.as_str())).collect(),
@@ -137,7 +142,9 @@ impl Running {
         if parts.observe {
             observe(&operator).await?;
         }
-        let router = qm_apiserver::router(store, ports(&operator, &clock));
+        let ports = ports(&operator, &clock);
+        let faces = tokio::spawn(faces::run(faces_dir, operator.clone(), store.clone(), ports.clone()));
+        let router = qm_apiserver::router(store, ports);
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let listener = Listener::unix(&parts.socket).await?;
         let mut servers = vec![tokio::spawn(listener.serve(router, until(stopped.clone())))];
@@ -149,7 +156,7 @@ impl Running {
         for spec in parts.manifests {
             directories.push(follow(spec, parts.settle, operator.clone())?);
         }
-        Ok(Self { operator, directories, servers, stop })
+        Ok(Self { operator, directories, servers, faces, stop })
     }
 
     /// Ends all of it; containers go on running.
@@ -159,6 +166,7 @@ impl Running {
     pub(crate) async fn end(self) -> anyhow::Result<()> {
         // Nobody listening any more is what is wanted.
         let _ = self.stop.send(true);
+        self.faces.abort();
         drop(self.directories);
         self.operator.stop().await?;
         for server in self.servers {

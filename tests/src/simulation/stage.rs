@@ -313,6 +313,7 @@ impl Stage {
             clock: clock.clone(),
             store: store.clone(),
             data_dir: "/sim/data".into(),
+            faces_dir: "/sim/run/faces".into(),
             registry: prometheus::Registry::new(),
             relist_every: RELIST_EVERY,
             sources: vec![PLACE.into()],

@@ -72,6 +72,15 @@ impl Docker {
         answer.json()
     }
 
+    /// Runs a command in a container and gives what it prints.
+    pub fn exec(&self, container: &str, command: &[&str]) -> String {
+        let body = serde_json::json!({ "Cmd": command, "AttachStdout": true, "AttachStderr": true, "Tty": true });
+        let made = self.must("POST", &format!("/containers/{container}/exec"), Some(&body));
+        let path = format!("/exec/{}/start", made["Id"].as_str().unwrap_or_default());
+        let answer = self.call("POST", &path, Some(&serde_json::json!({ "Detach": false, "Tty": true })));
+        answer.text()
+    }
+
     /// Whether the engine answers. One that is just starting may take a connection and forget it, so this has little patience.
     pub fn is_up(&self) -> bool {
         let place = Place::Unix(self.socket.clone());

@@ -60,11 +60,11 @@ impl Service {
         self
     }
 
-    /// Is something outside that is only probed.
+    /// Is no container but something else: `external`, `logical`, `job`.
     #[must_use]
-    pub fn external(mut self, external: Value) -> Self {
+    pub fn only(mut self, form: &str, value: Value) -> Self {
         self.container.clear();
-        self.spec("external", external)
+        self.spec(form, value)
     }
 
     /// Uses another image.

@@ -156,7 +156,7 @@ impl Stub {
 
     fn service(&self, name: &str) -> Service {
         let probe = json!({ "http": { "url": format!("http://127.0.0.1:{}/v1/sys/health", self.port) } });
-        sleeper(name).external(json!({ "probe": probe, "interval": "200ms", "timeout": "1s", "failureThreshold": 2 }))
+        sleeper(name).only("external", json!({ "probe": probe, "interval": "200ms", "timeout": "1s", "failureThreshold": 2 }))
     }
 }
 

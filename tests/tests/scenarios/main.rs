@@ -7,6 +7,7 @@ mod bad_input;
 mod change;
 mod edges;
 mod engine_away;
+mod faces;
 mod faults;
 mod folder;
 mod kill_points;

@@ -120,6 +120,7 @@ pub(super) fn check(world: &World<'_>) -> Vec<Found> {
     for member in world.members {
         networks(world, &index, member, &mut found);
         dependencies(world, &index, member, &mut found);
+        reporters(world, &index, member, &mut found);
         files(world, member, &mut found);
     }
     cycles(&index, &mut found);
@@ -210,6 +211,17 @@ fn dependencies(world: &World<'_>, index: &BTreeMap<&ObjectKey, &Member<'_>>, me
         let message = format!("there is no mini service `{}` in the namespace `{}`", key.name, key.namespace);
         found.push(member.found(Problem::error(Code::UnknownDependency, path, message).help(help), *span));
     }
+}
+
+fn reporters(world: &World<'_>, index: &BTreeMap<&ObjectKey, &Member<'_>>, member: &Member<'_>, found: &mut Vec<Found>) {
+    let Some(At { what: reporter, span, .. }) = &member.facts.reporter else { return };
+    let key = ObjectKey::new(mini_service::KIND, member.key.namespace.clone(), reporter.clone());
+    if index.contains_key(&key) || world.bad.contains(&key) || world.frozen.contains(&key.namespace) {
+        return;
+    }
+    let message = format!("there is no mini service `{}` in the namespace `{}`", key.name, key.namespace);
+    let path = FieldPath::from("spec.logical.reportedBy");
+    found.push(member.found(Problem::error(Code::UnknownDependency, path, message).help("name the service that runs the app"), *span));
 }
 
 fn cycles(index: &BTreeMap<&ObjectKey, &Member<'_>>, found: &mut Vec<Found>) {

@@ -62,6 +62,8 @@ pub struct FileUse {
 pub struct Facts {
     /// Its edges.
     pub edges: Vec<At<Dependency>>,
+    /// The service that reports for it.
+    pub reporter: Option<At<Name>>,
     /// The networks that it names.
     pub networks: Vec<At<Name>>,
     /// Its fixed addresses: network and address.
@@ -97,6 +99,10 @@ pub fn of(spec: &AnySpec, namespace: &Name, manifest: Option<&Name>, locate: &dy
                 })
             });
             facts.edges = edges.collect();
+            if let Some(logical) = &service.logical {
+                let span = locate(&root.key("logical").key("reportedBy"));
+                facts.reporter = Some(At { what: logical.reported_by.as_str().into(), index: 0, span });
+            }
             if let Some(container) = &service.container {
                 let is_enabled = service.enabled != Some(false);
                 facts.replicas = if is_enabled { container.replicas.unwrap_or(1) } else { 0 };

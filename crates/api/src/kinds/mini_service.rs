@@ -12,6 +12,7 @@ use crate::field::{FieldPath, Problem};
 use crate::name::Name;
 use crate::spec::container::{Container, SecretUse};
 use crate::spec::edge::{Edge, OnDown};
+use crate::spec::names;
 use crate::spec::quantity::{Duration, Scalar};
 use crate::spec::rules::Rules;
 use crate::time::Timestamp;
@@ -38,7 +39,7 @@ pub struct MiniServiceSpec {
     /// A service that runs elsewhere and is only probed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<External>,
-    /// A part of an app, which reports its health (not supported yet).
+    /// A part of an app, which reports its health over the app face.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logical: Option<Logical>,
     /// A container that runs once per input, or on a schedule (not supported yet).
@@ -156,7 +157,7 @@ pub struct ExternalServer {
 pub struct Logical {
     /// The mini service that reports for it. This is no dependency.
     pub reported_by: String,
-    /// How often it reports. Default 15s.
+    /// How often it reports. Nothing for twice as long, and it is TemporarilyUnavailable with the reason `Silent`. Default 15s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat: Option<Duration>,
     /// The secrets that it uses.
@@ -449,8 +450,8 @@ pub fn validate(spec: &MiniServiceSpec, at: &FieldPath) -> Vec<Problem> {
     if let Some(external) = &spec.external {
         validate_external(&mut rules, &at.key("external"), external);
     }
-    if spec.logical.is_some() {
-        rules.not_supported(&at.key("logical"), "the form `logical`", "use `container` or `external`");
+    if let Some(logical) = &spec.logical {
+        validate_logical(&mut rules, &at.key("logical"), logical);
     }
     if spec.job.is_some() {
         rules.not_supported(&at.key("job"), "the form `job`", "for now, use a container that stays healthy after its work");
@@ -458,8 +459,8 @@ pub fn validate(spec: &MiniServiceSpec, at: &FieldPath) -> Vec<Problem> {
     let has_secrets = spec.container.as_ref().is_some_and(|container| !container.secrets.is_empty())
         || spec.logical.as_ref().is_some_and(|logical| !logical.secrets.is_empty());
     rules.edges(&at.key("dependsOn"), &spec.depends_on, has_secrets);
-    if spec.external.is_some() {
-        rules.edges_without_workload(&at.key("dependsOn"), &spec.depends_on);
+    if spec.external.is_some() || spec.logical.is_some() {
+        rules.edges_without_workload(&at.key("dependsOn"), &spec.depends_on, spec.logical.is_some());
     }
     if let Some(drift) = &spec.drift {
         for (i, pointer) in drift.ignore.iter().enumerate() {
@@ -473,6 +474,18 @@ pub fn validate(spec: &MiniServiceSpec, at: &FieldPath) -> Vec<Problem> {
         }
     }
     rules.problems
+}
+
+fn validate_logical(rules: &mut Rules, at: &FieldPath, logical: &Logical) {
+    if let Some(error) = names::label_error(&logical.reported_by) {
+        rules.error(Code::BadName, &at.key("reportedBy"), error, "the name of the mini service that reports, in the same namespace");
+    }
+    if logical.heartbeat.is_some_and(|heartbeat| heartbeat.as_millis() < 1_000) {
+        rules.error(Code::OutOfRange, &at.key("heartbeat"), "`heartbeat` must be at least 1s", "");
+    }
+    if !logical.secrets.is_empty() {
+        rules.not_in_effect(&at.key("secrets"), "the projection of secrets");
+    }
 }
 
 fn validate_external(rules: &mut Rules, at: &FieldPath, external: &External) {

@@ -118,7 +118,8 @@ pub struct Container {
     /// The signal of a `Signal` reload. Default SIGHUP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reload_signal: Option<String>,
-    /// Mount the app face at /run/quaymaster (not in effect yet). Default false.
+    /// Mount the app face at /run/quaymaster: `app.sock` there tells whether services of this namespace may be used, and takes what the app
+    /// says of its parts. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status_socket: Option<bool>,
 }

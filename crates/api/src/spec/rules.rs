@@ -143,9 +143,6 @@ impl Rules {
         if let Some(budget) = &container.start_budget {
             self.positive(&at.key("startBudget").key("window"), budget.window);
         }
-        if container.status_socket == Some(true) {
-            self.not_in_effect(&at.key("statusSocket"), "the app face");
-        }
     }
 
     fn networks(&mut self, at: &FieldPath, container: &Container) {
@@ -393,14 +390,16 @@ impl Rules {
         }
     }
 
-    /// What only containers can do: something that is not run here is neither stopped nor reloaded.
-    pub(crate) fn edges_without_workload(&mut self, at: &FieldPath, edges: &[Edge]) {
+    /// What only containers can do: something that is not run here is not stopped. An app is told to reload a part of it, and says when it
+    /// has; something outside is only probed.
+    pub(crate) fn edges_without_workload(&mut self, at: &FieldPath, edges: &[Edge], can_be_told: bool) {
         for (i, edge) in edges.iter().enumerate() {
             let verbs = [("onUp", edge.on_up), ("onChange", edge.on_change)];
-            let reloads = verbs.into_iter().filter(|(_, verb)| verb.is_some_and(|v| v != Reload::Ignore)).map(|(field, _)| field);
+            let reloads =
+                verbs.into_iter().filter(|(_, verb)| verb.is_some_and(|v| v != Reload::Ignore) && !can_be_told).map(|(field, _)| field);
             let stops = (edge.on_down == Some(OnDown::Stop)).then_some("onDown");
             for field in reloads.chain(stops) {
-                let message = "an external service is only probed: there is nothing to stop or to reload";
+                let message = "it has no containers here: there is nothing to stop or to reload";
                 self.error(Code::BadCombination, &at.index(i).key(field), message, "remove the field, or use Block for onDown");
             }
         }

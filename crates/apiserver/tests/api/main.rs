@@ -2,6 +2,7 @@
 
 mod acting;
 mod discovering;
+mod face;
 mod properties;
 mod reading;
 mod sockets;

@@ -15,7 +15,7 @@ use qm_api::field::{FieldPath, Place, Problem};
 use qm_api::kinds::intent::IntentSpec;
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::time::Timestamp;
-use qm_apiserver::{ActRequest, LogRequest, PlanAnswer, PlanRequest, PortError, Ports, Usable, router};
+use qm_apiserver::{ActRequest, HeartbeatRequest, LogRequest, PlanAnswer, PlanRequest, PortError, Ports, Usable, face_router, router};
 use qm_store::backend::Memory;
 use qm_store::{CommitMode, Durability, Options, Outcome, Precondition, Store};
 use serde_json::{Value, json};
@@ -39,6 +39,26 @@ pub(crate) struct World {
     pub(crate) acts: Arc<Mutex<Vec<ActRequest>>>,
     pub(crate) plans: Arc<Mutex<Vec<PlanRequest>>>,
     pub(crate) logs: Arc<Mutex<Vec<LogRequest>>>,
+    pub(crate) face_router: Router,
+    pub(crate) face: Arc<Mutex<FaceState>>,
+}
+
+/// What the stub tells apps, and what they told it.
+#[derive(Default)]
+pub(crate) struct FaceState {
+    pub(crate) version: u64,
+    pub(crate) usable: BTreeMap<String, bool>,
+    pub(crate) reloads: Vec<Value>,
+    pub(crate) heartbeats: Vec<HeartbeatRequest>,
+    pub(crate) changes: tokio::sync::watch::Sender<u64>,
+}
+
+impl FaceState {
+    /// Tells of a change.
+    pub(crate) fn tell(&mut self) {
+        self.version += 1;
+        self.changes.send_replace(self.version);
+    }
 }
 
 pub(crate) struct Reply {
@@ -88,8 +108,10 @@ impl World {
         let options = Options { commit: CommitMode::Inline, log_batches, ..Options::default() };
         let store = Store::open(Box::new(Memory::new()), options).unwrap();
         let (acts, plans, logs) = (Arc::default(), Arc::default(), Arc::default());
-        let ports = ports(Arc::clone(&acts), Arc::clone(&plans), Arc::clone(&logs));
-        Self { router: router(store.clone(), ports), store, acts, plans, logs }
+        let face = Arc::default();
+        let ports = ports(Arc::clone(&acts), Arc::clone(&plans), Arc::clone(&logs), Arc::clone(&face));
+        let face_router = face_router(store.clone(), ports.clone(), "shop".to_owned());
+        Self { router: router(store.clone(), ports), face_router, face, store, acts, plans, logs }
     }
 
     /// A world with a few objects of every kind.
@@ -252,7 +274,12 @@ pub(crate) fn event(namespace: &str, name: &str, about: &str, reason: &str) -> O
     object
 }
 
-fn ports(acts: Arc<Mutex<Vec<ActRequest>>>, plans: Arc<Mutex<Vec<PlanRequest>>>, logs: Arc<Mutex<Vec<LogRequest>>>) -> Ports {
+fn ports(
+    acts: Arc<Mutex<Vec<ActRequest>>>,
+    plans: Arc<Mutex<Vec<PlanRequest>>>,
+    logs: Arc<Mutex<Vec<LogRequest>>>,
+    state: Arc<Mutex<FaceState>>,
+) -> Ports {
     Ports {
         act: Arc::new(move |request| {
             acts.lock().unwrap().push(request.clone());
@@ -281,11 +308,40 @@ fn ports(acts: Arc<Mutex<Vec<ActRequest>>>, plans: Arc<Mutex<Vec<PlanRequest>>>,
         }),
         graph: Arc::new(|| json!({"nodes": [], "edges": []})),
         overview: Arc::new(|| json!({"version": "0.1.0"})),
-        usable: Arc::new(|namespace, name| match (namespace, name) {
+        usable: Arc::new(|namespace, name, _| match (namespace, name) {
             ("shop", "db") => Some(Usable { body: json!({"usable": true}), usable: true, retry_after_seconds: Some(5) }),
             ("shop", "app") => Some(Usable { body: json!({"usable": false}), usable: false, retry_after_seconds: Some(5) }),
             ("shop", "broken") => Some(Usable { body: json!({"usable": false}), usable: false, retry_after_seconds: None }),
             _ => None,
+        }),
+        usable_all: Arc::new({
+            let state = Arc::clone(&state);
+            move |namespace| {
+                let state = state.lock().unwrap();
+                let of = |(name, usable): (&String, &bool)| Usable {
+                    body: json!({ "namespace": namespace, "service": name, "usable": usable, "version": state.version }),
+                    usable: *usable,
+                    retry_after_seconds: None,
+                };
+                let services = if namespace == "shop" { state.usable.iter().map(of).collect() } else { Vec::new() };
+                (format!("boot-{}", state.version), services)
+            }
+        }),
+        changes: Arc::new({
+            let state = Arc::clone(&state);
+            move || state.lock().unwrap().changes.subscribe()
+        }),
+        reloads: Arc::new({
+            let state = Arc::clone(&state);
+            move |_| state.lock().unwrap().reloads.clone()
+        }),
+        heartbeat: Arc::new(move |request| {
+            let answer = match request.name.as_str() {
+                "db" => Ok(json!({ "heartbeat": "15000ms", "reload": null })),
+                _ => Err(PortError::NotFound("there is no such part".to_owned())),
+            };
+            state.lock().unwrap().heartbeats.push(request);
+            Box::pin(async move { answer })
         }),
         logs: Arc::new(move |request| {
             logs.lock().unwrap().push(request.clone());

@@ -18,16 +18,17 @@ use qm_api::time::Timestamp;
 use qm_plan::availability::{DownCause, Engine, Epoch, Remembered, Settings, Snapshot};
 use qm_plan::budget::{Budget, Spent};
 use qm_plan::desired::{DesiredNetwork, DesiredService};
-use qm_plan::observed::{Container, Health, Image, Network};
+use qm_plan::observed::{Container, Health, Image, Network, Report};
 use qm_plan::own::{Trouble, own_health};
 use qm_plan::stamp::Stamp;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
 use crate::docker::Facts;
 use crate::docker::convert::Listed;
 use crate::queue::Queue;
 use crate::records::EpochRecord;
+use crate::reports::Said;
 
 pub use mirror::{Foreign, Listing};
 pub use view::ProbeTarget;
@@ -71,10 +72,14 @@ pub(crate) struct Inner {
     /// Failed starts, per replica: an engine that was restarted ends every replica once, and that is no crash loop.
     pub(crate) exits: BTreeMap<ObjectKey, BTreeMap<u32, Spent>>,
     pub(crate) expected_exits: BTreeSet<Name>,
+    /// What apps said last of their parts.
+    pub(crate) reports: BTreeMap<ObjectKey, Said>,
     /// When a container of each service last ended, by the engine's clock.
     pub(crate) last_ended: BTreeMap<ObjectKey, Timestamp>,
     pub(crate) engine: Engine,
     pub(crate) snapshot: Snapshot,
+    /// Counts every change of what callers are told.
+    pub(crate) version: u64,
     pub(crate) mirror_differences: u64,
 }
 
@@ -88,11 +93,23 @@ pub struct World {
     pub clock: Clock,
     /// Which Quaymaster.
     pub instance: Name,
+    /// Which life of the operator this is: versions of two lives have nothing to do with each other.
+    boot: Name,
+    published: watch::Sender<u64>,
     status_dirty: Mutex<BTreeSet<ObjectKey>>,
     status_wake: Notify,
     probe_dirty: Mutex<BTreeSet<ObjectKey>>,
     probe_wake: Notify,
     deadline_wake: Notify,
+}
+
+impl Inner {
+    /// When time alone changes something, in monotonic milliseconds.
+    fn next_deadline_ms(&self) -> Option<u64> {
+        let speaks = |said: &&Said| !matches!(said.report, Report::Silent { .. });
+        let silence = self.reports.values().filter(speaks).map(|said| said.silent_at_ms).min();
+        self.engine.next_deadline_ms().into_iter().chain(silence).min()
+    }
 }
 
 impl World {
@@ -122,13 +139,17 @@ impl World {
             troubles: BTreeMap::new(),
             exits: BTreeMap::new(),
             expected_exits: BTreeSet::new(),
+            reports: BTreeMap::new(),
             last_ended: BTreeMap::new(),
             engine: Engine::default(),
             snapshot: Snapshot::default(),
+            version: 0,
             mirror_differences: 0,
         };
         Self {
             inner: Mutex::new(inner),
+            boot: clock.uid(),
+            published: watch::Sender::new(0),
             queue: Queue::new(clock.clone()),
             clock,
             instance,
@@ -154,6 +175,41 @@ impl World {
     /// The availability of everything as of now.
     pub fn availability(&self) -> Snapshot {
         self.lock().snapshot.clone()
+    }
+
+    /// The availability of everything, and the version under which callers are told of it.
+    pub(crate) fn published(&self) -> (Snapshot, String) {
+        let inner = self.lock();
+        (inner.snapshot.clone(), format!("{}-{}", &self.boot[..self.boot.len().min(8)], inner.version))
+    }
+
+    /// Tells of every change of what callers are told.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.published.subscribe()
+    }
+
+    /// Wakes who waits for changes, without one of availability.
+    pub(crate) fn tell_change(&self) {
+        let mut inner = self.lock();
+        inner.version += 1;
+        let version = inner.version;
+        drop(inner);
+        self.publish(version);
+    }
+
+    fn publish(&self, version: u64) {
+        self.published.send_if_modified(|last| {
+            let is_news = version > *last;
+            *last = version.max(*last);
+            is_news
+        });
+    }
+
+    /// Namespaces in which somebody wants the app face.
+    pub(crate) fn namespaces_with_faces(&self) -> BTreeSet<Name> {
+        let inner = self.lock();
+        let wants = |service: &&Arc<DesiredService>| service.container().is_some_and(|c| c.status_socket);
+        inner.services.values().filter(wants).map(|s| s.key.namespace.clone()).collect()
     }
 
     /// The dependency graph as of now.
@@ -201,6 +257,7 @@ impl World {
                     inner.exits.remove(&key);
                     inner.external_health.remove(&key);
                     inner.last_ended.remove(&key);
+                    inner.reports.remove(&key);
                     touched.extend(inner.users_of_network(&key));
                     touched.insert(key);
                 }
@@ -219,6 +276,7 @@ impl World {
             };
             touched.extend(engine.set_graph(&graph, &settings, self.clock.now()));
         }
+        inner.version += 1;
         self.settle(inner, touched);
     }
 
@@ -292,6 +350,20 @@ impl World {
         self.lock().troubles.get(key).cloned()
     }
 
+    /// Keeps what an app says of a part of it.
+    pub(crate) fn with_report(&self, key: &ObjectKey, said: Said) {
+        let mut inner = self.lock();
+        let is_news =
+            inner.reports.get(key).is_none_or(|old| old.report != said.report || old.blocked_operations != said.blocked_operations);
+        inner.reports.insert(key.clone(), said);
+        if is_news {
+            inner.version += 1;
+            let version = inner.version;
+            self.settle(inner, BTreeSet::from([key.clone()]));
+            self.publish(version);
+        }
+    }
+
     /// Says that a planned change is under way at a service, or that it is not any more.
     pub fn set_changing(&self, key: &ObjectKey, changing: bool) {
         let mut inner = self.lock();
@@ -326,14 +398,20 @@ impl World {
     pub fn advance(&self) {
         let mut inner = self.lock();
         let now = self.clock.now();
-        let changed = inner.engine.advance(now);
-        self.settle(inner, changed.into_iter().collect());
+        let mut changed: BTreeSet<ObjectKey> = inner.engine.advance(now).into_iter().collect();
+        for (key, said) in &mut inner.reports {
+            if said.silent_at_ms <= now.mono_ms && !matches!(said.report, Report::Silent { .. }) {
+                said.report = Report::Silent { patience_ms: said.patience_ms };
+                changed.insert(key.clone());
+            }
+        }
+        self.settle(inner, changed);
     }
 
     /// Waits until [`World::advance`] has something to do.
     pub async fn deadline(&self) {
         loop {
-            let next = self.lock().engine.next_deadline_ms();
+            let next = self.lock().next_deadline_ms();
             match next {
                 None => self.deadline_wake.notified().await,
                 Some(at) => {
@@ -369,16 +447,21 @@ impl World {
             changed.extend(inner.engine.observe(key, own, now));
         }
         inner.snapshot = inner.engine.snapshot();
+        if !changed.is_empty() {
+            inner.version += 1;
+        }
+        let version = inner.version;
         for key in &changed {
             // An edge that gates the start without counting afterwards changes no view of the dependent.
             queue.extend(inner.graph.dependents(key).iter().cloned());
         }
         queue.extend(changed.iter().cloned());
-        let has_deadline = inner.engine.next_deadline_ms().is_some();
+        let has_deadline = inner.next_deadline_ms().is_some();
         drop(inner);
         for key in queue.iter().filter(|key| Some(*key) != except) {
             self.queue.add(key);
         }
+        self.publish(version);
         let dirty: BTreeSet<ObjectKey> = touched.iter().chain(&changed).cloned().collect();
         self.mark_status(dirty);
         if !touched.is_empty() {

@@ -80,6 +80,7 @@ impl Inner {
         if let Some(health) = self.external_health.get(key) {
             view.health.insert(external_probe_id(), health.clone());
         }
+        view.report = self.reports.get(key).map(|said| said.report.clone());
         let Form::Container(spec) = &desired.form else { return view };
         view.gaps.extend(self.engine_gap());
         for (id, (owner, message)) in &self.gaps {
@@ -217,6 +218,7 @@ impl World {
             return Vec::new();
         }
         match &desired.form {
+            Form::Logical(_) => Vec::new(),
             Form::External(_) => vec![ProbeTarget { container: None, addresses: Vec::new(), check: check.clone() }],
             Form::Container(_) => inner
                 .containers_of(key)

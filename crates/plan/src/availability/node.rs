@@ -280,7 +280,7 @@ fn contribution(dependency: &Dependency, view: Option<&Arc<NodeView>>, now: Now)
 
 /// Only an observed loss stops anybody: what was never usable has not been lost, what is unknown or being changed may be there.
 fn is_lost(view: &NodeView) -> bool {
-    view.history.loss.is_some_and(|loss| loss.cause == DownCause::Failed || planted(Mutant::UnknownStops))
+    view.history.loss.is_some_and(|loss| loss.cause == DownCause::Failed)
 }
 
 /// Until when the loss of a dependency does not count, in monotonic milliseconds. One that was never usable is not tolerated.

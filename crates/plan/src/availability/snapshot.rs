@@ -7,6 +7,7 @@ use qm_api::availability::Availability;
 use qm_api::conditions::Reason;
 use qm_api::graph::Dependency;
 use qm_api::meta::ObjectKey;
+use qm_api::name::Name;
 use qm_api::time::Timestamp;
 
 use super::loss::{DownCause, History};
@@ -153,6 +154,14 @@ impl Snapshot {
     /// One node.
     pub fn get(&self, key: &ObjectKey) -> Option<&Arc<NodeView>> {
         self.views.get(*self.ids.get(key)?)?.as_ref()
+    }
+
+    /// The nodes of a namespace, sorted by name.
+    pub fn of_namespace(&self, namespace: &Name) -> impl Iterator<Item = &Arc<NodeView>> {
+        let first = ObjectKey::new(qm_api::kinds::mini_service::KIND, namespace.clone(), "");
+        let namespace = namespace.clone();
+        let ids = self.ids.range(first..).take_while(move |(key, _)| key.namespace == namespace);
+        ids.filter_map(|(_, id)| self.views.get(*id)?.as_ref())
     }
 
     /// All nodes, sorted by key.

@@ -139,6 +139,7 @@ impl Model {
             proven: &self.proven,
             pinned_image: pinned_image.as_ref(),
             files_dir: "/data/files",
+            faces_dir: "/run/faces",
             settled_generation: self.settled_generation,
             settled_networks: &self.settled_networks,
             pulled_generation: None,

@@ -49,7 +49,7 @@ fn what_is_valid() {
         let ran = run(&["validate", path], folder.path());
         assert_eq!((ran.code, ran.out.as_str()), (0, "1 object in 1 file: all valid\n"), "{path}");
     }
-    write(folder.path(), "w/warn.yaml", &service("warn", "    statusSocket: true\n"));
+    write(folder.path(), "w/warn.yaml", &service("warn", "    secrets: [{name: s}]\n"));
     let ran = run(&["validate", "w", "m"], folder.path());
     assert_eq!(ran.code, 0);
     insta::assert_snapshot!("validate_warning", ran.out);

@@ -130,6 +130,8 @@ pub struct Context<'a> {
     pub pinned_image: Option<&'a Image>,
     /// The folder on the engine's host where [`Action::PlaceFiles`] keeps files.
     pub files_dir: &'a str,
+    /// The folder on the engine's host in which each namespace has one with its app face.
+    pub faces_dir: &'a str,
     /// The generation that was last recorded as done; a difference from an older one is a change, not drift.
     pub settled_generation: u64,
     /// The ids of the networks that its containers were in when all was last as wanted.

@@ -521,6 +521,9 @@ fn rotating_log() -> (String, BTreeMap<String, String>) {
     ("json-file".to_owned(), options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
 }
 
+/// Where a container finds the app face.
+const FACE_TARGET: &str = "/run/quaymaster";
+
 fn mounts(planner: &Planner<'_>, old: &[&Container]) -> Vec<DesiredMount> {
     let mut mounts = planner.spec.mounts.clone();
     if planner.spec.read_only {
@@ -529,6 +532,13 @@ fn mounts(planner: &Planner<'_>, old: &[&Container]) -> Vec<DesiredMount> {
             source: MountSource::Bind(format!("{}/{}", planner.ctx.files_dir, FileWrite::kept_as(&f.digest, f.mode))),
             read_only: true,
         }));
+    }
+    if planner.spec.status_socket {
+        mounts.push(DesiredMount {
+            target: FACE_TARGET.to_owned(),
+            source: MountSource::Bind(format!("{}/{}", planner.ctx.faces_dir, planner.desired.key.namespace)),
+            read_only: true,
+        });
     }
     let newest = old.iter().max_by_key(|c| (c.created_at, c.id.clone()));
     let carried = newest.iter().filter(|_| !planted(Mutant::VolumesStay));

@@ -1,0 +1,98 @@
+//! Whether services may be used: answered from the published snapshot, with the version that the answer holds for. Apps, gateways and
+//! people ask this; nothing here waits for anything.
+
+use qm_api::availability::Availability;
+use qm_api::conditions::Reason;
+use qm_api::kinds::mini_service::KIND as SERVICE;
+use qm_api::meta::ObjectKey;
+use qm_api::name::Name;
+use qm_plan::availability::NodeView;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::records;
+use crate::run::Operator;
+
+/// What a caller is told to wait before asking again, in seconds.
+const RETRY_AFTER_SECONDS: u64 = 5;
+
+/// Whether a service may be used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UsableAnswer {
+    /// The answer as JSON.
+    pub body: Value,
+    /// Whether it may.
+    pub usable: bool,
+    /// After how long asking again makes sense; `None` when only a change can help.
+    pub retry_after_seconds: Option<u64>,
+}
+
+impl Operator {
+    /// Whether a service may be used, or one operation of it; `None` = there is no such service.
+    pub fn usable(&self, namespace: &str, name: &str, operation: Option<&str>) -> Option<UsableAnswer> {
+        let key = ObjectKey::new(SERVICE, namespace, name);
+        let (snapshot, version) = self.controller.world.published();
+        let node = snapshot.get(&key)?;
+        let is_blocked = operation.is_some_and(|operation| self.controller.world.is_operation_blocked(&key, operation));
+        Some(answer(node, operation.filter(|_| is_blocked), &version))
+    }
+
+    /// Whether each service of a namespace may be used, with the version that all of it holds for.
+    pub fn usable_all(&self, namespace: &str) -> (String, Vec<UsableAnswer>) {
+        let (snapshot, version) = self.controller.world.published();
+        let answers = snapshot.of_namespace(&Name::from(namespace)).map(|node| answer(node, None, &version)).collect();
+        (version, answers)
+    }
+
+    /// Tells whenever an answer of [`Operator::usable`] may be another one, or an app has something to do.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.controller.world.changes()
+    }
+
+    /// The reloads that apps of a namespace are to carry out for their parts.
+    pub fn reloads(&self, namespace: &str) -> Vec<Value> {
+        let snapshot = self.controller.store.snapshot();
+        let namespace = Name::from(namespace);
+        let records = snapshot.list(records::PENDING_RELOAD, Some(&namespace));
+        let pending = |object: &std::sync::Arc<qm_api::meta::Object>| {
+            let record = object.decode_spec::<records::PendingReloadRecord>().ok()?;
+            let id = record.id?;
+            Some(json!({ "service": object.key.name, "id": id, "verb": record.verb, "because": record.triggers }))
+        };
+        records.filter_map(pending).collect()
+    }
+
+    /// Namespaces in which somebody wants the app face.
+    pub fn namespaces_with_faces(&self) -> std::collections::BTreeSet<Name> {
+        self.controller.world.namespaces_with_faces()
+    }
+}
+
+fn answer(node: &NodeView, blocked_operation: Option<&str>, version: &str) -> UsableAnswer {
+    let usable = node.usable() && blocked_operation.is_none();
+    let hopeless = |a: Availability| a.severity() >= 5;
+    let helps = !hopeless(node.availability) && !node.blocked_by.iter().any(|b| hopeless(b.availability)) && node.off.is_none();
+    let retry_after_seconds = (!usable && helps).then_some(RETRY_AFTER_SECONDS);
+    let blocked_by: Vec<Value> = node
+        .blocked_by
+        .iter()
+        .map(|b| {
+            let path: Vec<&Name> = b.path.iter().map(|k| &k.name).collect();
+            json!({
+                "kind": b.key.kind, "namespace": b.key.namespace, "name": b.key.name, "availability": b.availability,
+                "reason": b.reason, "path": path,
+            })
+        })
+        .collect();
+    let (reason, message) = match blocked_operation.filter(|_| node.usable()) {
+        Some(operation) => (Reason::OperationBlocked, format!("the app says that `{operation}` cannot be done now: {}", node.message)),
+        None => (node.off.unwrap_or(node.reason), node.message.clone()),
+    };
+    let body = json!({
+        "namespace": node.key.namespace, "service": node.key.name, "usable": usable,
+        "availability": node.off.is_none().then_some(node.availability), "severity": node.severity(),
+        "reason": reason, "message": message, "stale": node.stale,
+        "blockedBy": blocked_by, "retryAfter": retry_after_seconds, "version": version,
+    });
+    UsableAnswer { body, usable, retry_after_seconds }
+}
