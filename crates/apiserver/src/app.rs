@@ -26,7 +26,7 @@ use crate::query::Query;
 use crate::resource::Selection;
 use crate::route::{self, Route};
 use crate::status::{Failure, Reason};
-use crate::{accept, actions, discovery, extra, openapi, resource, watch};
+use crate::{accept, actions, discovery, extra, locks, openapi, resource, watch};
 
 /// The most bytes of a body.
 const MOST_BODY: usize = 16 * 1024 * 1024;
@@ -114,6 +114,7 @@ async fn dispatch(app: &Arc<App>, request: Request) -> Result<Response, Failure>
             only_post(&parts)?;
             actions::act(app, actions::Target::Wide, &action, &parts, &query, body).await
         }
+        Route::Lock { namespace, name, verb } => locks::lock(app, namespace, name, verb, &parts, body).await,
         Route::Plan => {
             only_post(&parts)?;
             extra::plan(app, body).await
@@ -165,7 +166,7 @@ fn read(app: &Arc<App>, route: Route, parts: &Parts, query: &Query) -> Result<Re
         Route::Overview => Ok(json(StatusCode::OK, &(app.ports.overview)())),
         Route::Backup => extra::backup(app),
         Route::Usable { namespace, name } => extra::usable(app, &namespace, &name),
-        Route::Log { .. } | Route::ActOn { .. } | Route::ActWidely { .. } | Route::Plan => Err(Failure::no_such_url()),
+        Route::Log { .. } | Route::Lock { .. } | Route::ActOn { .. } | Route::ActWidely { .. } | Route::Plan => Err(Failure::no_such_url()),
     }
 }
 

@@ -9,6 +9,7 @@ mod actions;
 mod app;
 mod discovery;
 mod extra;
+mod locks;
 mod metrics;
 mod namespaces;
 mod openapi;
@@ -27,7 +28,8 @@ mod wire;
 pub use app::router;
 pub use metrics::metrics_router;
 pub use ports::{
-    ActRequest, Answer, Ask, AskUsable, CandidateSource, LogRequest, LogStream, PlanAnswer, PlanRequest, PortError, Ports, Usable,
+    ActRequest, Answer, Ask, AskUsable, CandidateSource, LockAct, LockReason, LockRequest, LogRequest, LogStream, PlanAnswer, PlanRequest,
+    PortError, Ports, Usable,
 };
 pub use serve::{Listener, ServeError, serve_tcp, serve_unix};
 pub use wire::{FILE_ANNOTATION, SOURCE_ANNOTATION, to_wire};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use qm_api::availability::Availability;
+use qm_api::conditions::Reason;
 use qm_api::kinds::intent::{Act, IntentSpec, KIND as INTENT, Scope};
 use qm_api::kinds::mini_service::KIND as SERVICE;
 use qm_api::meta::{Object, ObjectKey};
@@ -43,6 +44,16 @@ pub enum AskError {
     /// The store refused.
     #[error("the store refused")]
     Store(#[from] StoreError),
+    /// A lock is not granted, or not held any more.
+    #[error("{message}")]
+    Locked {
+        /// Why, for programs.
+        reason: crate::locks::face::LockReason,
+        /// Why, for people.
+        message: String,
+        /// When asking again makes sense, in seconds.
+        retry_after_seconds: Option<u64>,
+    },
     /// The manifests that were given are bad.
     #[error("the manifests are not valid")]
     Violations(Vec<qm_api::field::Violation>),
@@ -270,13 +281,14 @@ impl Operator {
     pub fn graph(&self) -> Value {
         let snapshot = self.controller.world.availability();
         let graph = self.controller.world.graph();
+        let locks = &self.controller.locks;
         let nodes: Vec<Value> = snapshot
             .iter()
             .map(|n| {
                 json!({
                     "kind": n.key.kind, "namespace": n.key.namespace, "name": n.key.name, "level": n.level,
                     "availability": n.off.is_none().then_some(n.availability), "severity": n.severity(),
-                    "usable": n.usable(), "reason": n.off.unwrap_or(n.reason),
+                    "usable": n.usable() && !locks.is_changing(&n.key), "reason": n.off.unwrap_or(n.reason),
                 })
             })
             .collect();
@@ -297,7 +309,9 @@ impl Operator {
     pub fn usable(&self, namespace: &str, name: &str) -> Option<UsableAnswer> {
         let snapshot = self.controller.world.availability();
         let node = snapshot.get(&ObjectKey::new(SERVICE, namespace, name))?;
-        let usable = node.usable();
+        let changing = node.off.is_none() && node.severity() <= 4 && self.controller.locks.is_changing(&node.key);
+        let usable = node.usable() && !changing;
+        let reason = if changing { Reason::Changing } else { node.off.unwrap_or(node.reason) };
         let hopeless = |a: Availability| a.severity() >= 5;
         let helps = !hopeless(node.availability) && !node.blocked_by.iter().any(|b| hopeless(b.availability)) && node.off.is_none();
         let retry_after_seconds = (!usable && helps).then_some(5);
@@ -315,7 +329,7 @@ impl Operator {
         let body = json!({
             "namespace": namespace, "service": name, "usable": usable,
             "availability": node.off.is_none().then_some(node.availability), "severity": node.severity(),
-            "reason": node.off.unwrap_or(node.reason), "message": node.message, "stale": node.stale,
+            "reason": reason, "message": node.message, "stale": node.stale,
             "blockedBy": blocked_by, "retryAfter": retry_after_seconds, "version": snapshot.version().to_string(),
         });
         Some(UsableAnswer { body, usable, retry_after_seconds })
@@ -353,7 +367,7 @@ impl Operator {
             "suspensions": suspensions, "orphans": orphans,
             "counts": {
                 "services": on.len(),
-                "usable": on.iter().filter(|n| n.usable()).count(),
+                "usable": on.iter().filter(|n| n.usable() && !controller.locks.is_changing(&n.key)).count(),
                 "off": availability.iter().filter(|n| n.off.is_some()).count(),
                 "networks": snapshot.list("Network", None).count(),
             },
