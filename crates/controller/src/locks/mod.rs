@@ -247,6 +247,13 @@ impl Locks {
 
     /// Lets time pass, for ever.
     pub async fn run(self: Arc<Self>) {
+        // A former process may have ended between the end of an object and the end of its lock.
+        let snapshot = self.store.snapshot();
+        let gone: Vec<ObjectKey> = self.lock().table.keys().filter(|key| snapshot.get(key).is_none()).cloned().collect();
+        drop(snapshot);
+        for key in gone {
+            self.let_go(&key).await;
+        }
         loop {
             let deadline = self.lock().table.deadline();
             match deadline {

@@ -208,11 +208,12 @@ impl Entry {
             effects.extend(waiter.map(|waiter| Effect::Refused { waiter, refusal }));
             return;
         };
-        self.users.remove(&holder);
         let until = until(&holder, begun, term_ms);
         self.change = Change::Held(Hold { holder: holder.clone(), token, term_ms, since: begun, until });
         match waiter {
             Some(waiter) => {
+                // The holder's own use ends with the grant, and not when nobody waits for that any more.
+                self.users.remove(&holder);
                 effects.push(Effect::Granted { waiter, grant: Grant { mode: LockMode::Change, holder, token, term_ms } });
             }
             None => self.give_back(key, effects),

@@ -141,6 +141,7 @@ impl Model {
             restart: None,
             brake: self.brake.clone(),
             dependents_leaving: Vec::new(),
+            lock: qm_plan::locks::Standing::Free,
             not_adoptable: self.not_adoptable.clone(),
             drift: &self.drift,
         };
