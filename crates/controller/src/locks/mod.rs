@@ -256,16 +256,15 @@ impl Locks {
         }
         loop {
             let deadline = self.lock().table.deadline();
-            match deadline {
-                None => self.wake.notified().await,
-                Some(at) => {
-                    let sleep = tokio::time::sleep_until(self.clock.instant(at));
-                    tokio::select! {
-                        biased;
-                        () = self.wake.notified() => continue,
-                        () = sleep => {}
-                    }
-                }
+            let Some(at) = deadline else {
+                self.wake.notified().await;
+                continue;
+            };
+            let sleep = tokio::time::sleep_until(self.clock.instant(at));
+            tokio::select! {
+                biased;
+                () = self.wake.notified() => continue,
+                () = sleep => {}
             }
             let effects = self.lock().table.advance(self.clock.mono_ms());
             drop(self.carry_out(effects));
