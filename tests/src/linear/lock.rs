@@ -236,7 +236,7 @@ mod tests {
         for (what, calls) in [
             ("the next in turn", vec![(0, acquired(1)), (1, released), (2, acquired(2))]),
             ("a fresh term after a restart", vec![(0, acquired(1)), (14_000, What::Restart), (29_000, acquired(2))]),
-            ("a renewal", vec![(0, acquired(1)), (14_999, renewed(Answer::Done)), (29_998, acquired(2)), (29_999, renewed(Answer::Stale))]),
+            ("a renewal", vec![(0, acquired(1)), (14_999, renewed(Answer::Done)), (29_999, acquired(2)), (30_000, renewed(Answer::Stale))]),
             ("one that nobody heard of", vec![(0, What::Acquire { token: None }), (15_000, acquired(2))]),
         ] {
             assert_eq!(one_by_one(calls), Ok(()), "{what}");
