@@ -10,6 +10,7 @@ use qm_plan::check::check;
 use qm_plan::desired::{DesiredService, Files, MountSource, Rollout};
 use qm_plan::kinds::mini_service::{Context, DriftMemory, Gate, plan_service};
 use qm_plan::leaf::spec_hash;
+use qm_plan::locks::Standing;
 use qm_plan::observed::{Attachment, Container, EngineHealth, Health, Image, Network, Place, RunState, ServiceView};
 use qm_plan::own::is_healthy;
 use qm_plan::plan::{Plan, Revision};
@@ -39,6 +40,7 @@ pub(crate) struct Model {
     pub(crate) not_adoptable: Vec<String>,
     pub(crate) drift: DriftMemory,
     pub(crate) suspended: Option<String>,
+    pub(crate) lock: Standing,
     pub(crate) last: Plan,
     pub(crate) images: BTreeSet<Name>,
     pub(crate) healthy: bool,
@@ -82,6 +84,7 @@ impl Model {
             not_adoptable: Vec::new(),
             drift: DriftMemory::default(),
             suspended: None,
+            lock: Standing::Free,
             last: Plan::default(),
             images: BTreeSet::new(),
             healthy: true,
@@ -141,7 +144,7 @@ impl Model {
             restart: None,
             brake: self.brake.clone(),
             dependents_leaving: Vec::new(),
-            lock: qm_plan::locks::Standing::Free,
+            lock: self.lock.clone(),
             not_adoptable: self.not_adoptable.clone(),
             drift: &self.drift,
         };

@@ -47,10 +47,10 @@ fn soon(plan: &Plan) -> Vec<usize> {
     (0..plan.steps.len()).filter(|index| !late.contains(index)).collect()
 }
 
-/// The container that serves nobody after this.
+/// The container that serves nobody after this. One that serves is never removed without being stopped first.
 fn taken_down(action: &Action) -> Option<&Name> {
     match action {
-        Action::Stop { container, .. } | Action::Restart { container, .. } | Action::RemoveContainer { container } => Some(container),
+        Action::Stop { container, .. } | Action::Restart { container, .. } => Some(container),
         _ => None,
     }
 }
