@@ -168,3 +168,24 @@ fn a_writer_has_its_turn_however_many_use_it() {
     assert!(ended.status.success(), "{ended:?}");
     assert_eq!(take("web.last", 5_000).0, 201, "and users have theirs");
 }
+
+#[test]
+fn after_a_restart_users_from_before_go_on_and_are_waited_for() {
+    let mut world = World::up(&[web("app")]);
+    let (code, user) = lock(&world, "", &json!({ "mode": "use", "holder": "web.1" }));
+    assert_eq!(code, 201, "{user}");
+    world.operator.kill();
+    world.operator.start();
+    let change = |wait: u64| json!({ "mode": "change", "holder": "batch", "waitMs": wait });
+    let (code, refusal) = lock(&world, "", &change(0));
+    assert_eq!((code, &refusal["reason"]), (409, &json!("InUse")), "{refusal}");
+    assert!(refusal["message"].as_str().is_some_and(|text| text.contains("from before the restart")), "{refusal}");
+    // Who was there before goes on with its lease; a token of nobody does not come to life by that.
+    assert_eq!(lock(&world, "/renew", &json!({ "holder": "web.1", "token": user["token"], "mode": "use" })).0, 200);
+    assert_eq!(lock(&world, "/check", &json!({ "token": 1 })).0, 409);
+    assert_eq!(lock(&world, "/release", &json!({ "holder": "web.1", "token": user["token"] })).0, 200);
+    // There may be others who were not heard of yet: one term, and not longer.
+    let (code, granted) = lock(&world, "", &change(30_000));
+    assert_eq!(code, 201, "{granted}");
+    assert_eq!(lock(&world, "/release", &json!({ "holder": "batch", "token": granted["token"] })).0, 200);
+}
