@@ -12,7 +12,9 @@ use http::{Request, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::time::Timestamp;
-use qm_apiserver::{ActRequest, LogRequest, LogStream, PlanAnswer, PlanRequest, PortError, Ports, Usable, router};
+use qm_apiserver::{
+    ActRequest, LockAct, LockReason, LockRequest, LogRequest, LogStream, PlanAnswer, PlanRequest, PortError, Ports, Usable, router,
+};
 use qm_store::backend::Memory;
 use qm_store::{CommitMode, Durability, Options, Store};
 use serde_json::{Value, json};
@@ -47,6 +49,17 @@ fn ports() -> Ports {
                 body: json!({"namespace": namespace, "service": name}),
                 usable: true,
                 retry_after_seconds: None,
+            })
+        }),
+        lock: Arc::new(|request: LockRequest| {
+            Box::pin(async move {
+                match request.act {
+                    LockAct::Check { .. } => {
+                        let message = "the token is not current any more".to_owned();
+                        Err(PortError::Locked { reason: LockReason::Stale, message, retry_after_seconds: None })
+                    }
+                    _ => Ok(json!({"service": request.name})),
+                }
             })
         }),
         logs: Arc::new(|request: LogRequest| {

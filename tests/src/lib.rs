@@ -3,5 +3,6 @@
 //! Nothing here decides whether something is right; that is the business of the scenarios. Start at [`support::world::World`].
 
 pub mod conformance;
+pub mod linear;
 pub mod simulation;
 pub mod support;

@@ -180,6 +180,7 @@ fn plan(example: &Example) -> Planned {
             flapping: None,
             brake: None,
             dependents_leaving: Vec::new(),
+            lock: qm_plan::locks::Standing::Free,
             drift: &DriftMemory::default(),
             not_adoptable: Vec::new(),
             files_dir: "/files",

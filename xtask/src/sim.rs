@@ -14,6 +14,9 @@ const CI_TWICE: &str = "1..41";
 /// at every one.
 const CI_POINTS: &str = "23";
 
+/// Histories of locks that CI checks besides those of the tests.
+const CI_HISTORIES: &str = "1001..1101";
+
 /// `cargo xtask sim ARGS`: builds the binary for speed and hands the arguments on.
 pub(crate) fn sim(arguments: &[&str]) -> Result<()> {
     let binary = build("sim")?;
@@ -27,6 +30,7 @@ pub(crate) fn ci() -> Result<()> {
     play(&["--seeds", CI_SEEDS])?;
     play(&["--twice", CI_TWICE])?;
     play(&["--points", CI_POINTS])?;
+    play(&["--histories", CI_HISTORIES])?;
     play(&["--recorded", "tests/simulation"])
 }
 

@@ -205,6 +205,12 @@ pub enum Reason {
     Intent,
     /// The availability changed.
     AvailabilityChanged,
+    /// Somebody holds it for a change: it must not be used meanwhile.
+    Changing,
+    /// A change waits until nobody uses it, or changes it.
+    InUse,
+    /// A change of it has ended.
+    Unlocked,
 }
 
 impl fmt::Display for Reason {

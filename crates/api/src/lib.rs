@@ -11,6 +11,7 @@ pub mod conditions;
 pub mod field;
 pub mod graph;
 pub mod kinds;
+pub mod lock;
 pub mod manifest;
 pub mod meta;
 pub mod mutant;

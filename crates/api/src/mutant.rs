@@ -64,6 +64,8 @@ pub enum Mutant {
     VersionGoesBack,
     /// Rule: a fencing token is never given out twice.
     FenceGoesBack,
+    /// Rule: a stale token is refused at every write.
+    LostFence,
     /// Rule: a lost store takes identity from the stamps.
     StampsUnread,
     /// Fault: the answer of a call is lost after its effect.
@@ -114,6 +116,7 @@ impl Mutant {
         Self::ActNotDurable,
         Self::VersionGoesBack,
         Self::FenceGoesBack,
+        Self::LostFence,
         Self::StampsUnread,
         Self::LostAnswerForgotten,
         Self::EndlessPatience,

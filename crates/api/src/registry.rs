@@ -119,6 +119,7 @@ const MINI_SERVICE_COLUMNS: &[Column] = &[
     column("USABLE", ".status.usable", ColumnType::Boolean, 0, "Whether it may be used now."),
     column("REASON", ".status.reason", ColumnType::String, 0, "Why."),
     AGE,
+    column("LOCK", ".status.lock.mode", ColumnType::String, 1, "Whether it is used or changed under a lock."),
     column("IMAGE", ".spec.container.image", ColumnType::String, 1, "The image."),
     column("REPLICAS", ".status.replicas.healthy", ColumnType::Integer, 1, "How many containers are healthy."),
     column("REVISION", ".status.revision", ColumnType::Integer, 1, "The revision that is wanted."),

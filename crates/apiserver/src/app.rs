@@ -27,7 +27,7 @@ use crate::query::Query;
 use crate::resource::Selection;
 use crate::route::{self, Route};
 use crate::status::{Failure, Reason};
-use crate::{accept, actions, discovery, extra, face, openapi, resource, watch};
+use crate::{accept, actions, discovery, extra, face, locks, openapi, resource, watch};
 
 /// The most bytes of a body.
 const MOST_BODY: usize = 16 * 1024 * 1024;
@@ -140,6 +140,7 @@ async fn dispatch(app: &Arc<App>, request: Request) -> Result<Response, Failure>
             only_post(&parts)?;
             actions::act(app, actions::Target::Wide, &action, &parts, &query, body).await
         }
+        Route::Lock { namespace, name, verb } => locks::lock(app, namespace, name, verb, &parts, body).await,
         Route::Plan => {
             only_post(&parts)?;
             extra::plan(app, body).await
@@ -197,7 +198,7 @@ fn read(app: &Arc<App>, route: Route, parts: &Parts, query: &Query) -> Result<Re
         Route::Usable { namespace, name } => face::usable(app, &namespace, &name, query),
         Route::UsableAll { namespace } => Ok(face::usable_all(app, &namespace)),
         Route::WatchUsable { namespace } => face::watch(app, namespace, parts),
-        Route::Heartbeat { .. } | Route::Log { .. } | Route::ActOn { .. } | Route::ActWidely { .. } | Route::Plan => {
+        Route::Heartbeat { .. } | Route::Lock { .. } | Route::Log { .. } | Route::ActOn { .. } | Route::ActWidely { .. } | Route::Plan => {
             Err(Failure::no_such_url())
         }
     }

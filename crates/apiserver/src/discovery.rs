@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::accept;
 use crate::app::{accepted, json, with_type};
-use crate::route::{Api, LOG};
+use crate::route::{Api, LOCK, LOG};
 use crate::status::Failure;
 
 /// Aggregated discovery is only understood under this type.
@@ -123,9 +123,10 @@ struct Subresource {
     verb: &'static str,
 }
 
-/// The log and the acts that are carried out.
+/// The log, the lock and the acts that are carried out.
 fn subresources(kind: &'static Kind) -> impl Iterator<Item = Subresource> {
     let log = (kind.kind == mini_service::KIND).then_some(Subresource { name: LOG, kind: kind.kind, verb: "get" });
     let acts = Act::ALL.into_iter().filter(move |act| kind.face == Face::User && act.is_supported());
-    log.into_iter().chain(acts.map(|act| Subresource { name: act.word(), kind: intent::KIND, verb: "create" }))
+    let lock = (kind.kind == mini_service::KIND).then_some(Subresource { name: LOCK, kind: kind.kind, verb: "create" });
+    log.into_iter().chain(lock).chain(acts.map(|act| Subresource { name: act.word(), kind: intent::KIND, verb: "create" }))
 }

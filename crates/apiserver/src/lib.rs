@@ -10,6 +10,7 @@ mod app;
 mod discovery;
 mod extra;
 mod face;
+mod locks;
 mod metrics;
 mod namespaces;
 mod openapi;
@@ -28,8 +29,8 @@ mod wire;
 pub use app::{face_router, router};
 pub use metrics::metrics_router;
 pub use ports::{
-    ActRequest, Answer, Ask, AskUsable, AskUsableAll, CandidateSource, HeartbeatRequest, LogRequest, LogStream, PlanAnswer, PlanRequest,
-    PortError, Ports, Usable,
+    ActRequest, Answer, Ask, AskUsable, AskUsableAll, CandidateSource, HeartbeatRequest, LockAct, LockReason, LockRequest, LogRequest,
+    LogStream, PlanAnswer, PlanRequest, PortError, Ports, Usable,
 };
 pub use serve::{Listener, ServeError, serve_tcp, serve_unix};
 pub use wire::{FILE_ANNOTATION, SOURCE_ANNOTATION, to_wire};

@@ -11,6 +11,7 @@ use futures_util::Stream;
 use qm_api::availability::Availability;
 use qm_api::field::Violation;
 use qm_api::kinds::intent::{Act, Scope};
+use qm_api::lock::LockMode;
 use qm_api::meta::Object;
 use qm_api::time::Timestamp;
 use serde_json::Value;
@@ -52,6 +53,8 @@ pub struct Ports {
     pub reloads: Arc<dyn Fn(&str) -> Vec<Value> + Send + Sync>,
     /// Takes what an app says of a part of it.
     pub heartbeat: Ask<HeartbeatRequest, Value>,
+    /// Asks something of the lock of a service.
+    pub lock: Ask<LockRequest, Value>,
     /// Opens the log of a service.
     pub logs: Ask<LogRequest, LogStream>,
     /// Whether the operator does its work; the reasons when it does not.
@@ -140,6 +143,56 @@ pub struct HeartbeatRequest {
     pub ack: Option<String>,
 }
 
+/// Something asked of the lock of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockRequest {
+    /// The namespace of the service.
+    pub namespace: String,
+    /// The name of the service.
+    pub name: String,
+    /// What.
+    pub act: LockAct,
+}
+
+/// What is asked of a lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LockAct {
+    /// Take it.
+    Acquire {
+        /// How.
+        mode: LockMode,
+        /// For which process.
+        holder: String,
+        /// How long it may take, in milliseconds.
+        wait_ms: u64,
+        /// Its term, in milliseconds, where one is wanted.
+        term_ms: Option<u64>,
+    },
+    /// Begin a new term.
+    Renew {
+        /// Which process.
+        holder: String,
+        /// The token of its lease.
+        token: u64,
+        /// What it is.
+        mode: Option<LockMode>,
+    },
+    /// Give it back.
+    Release {
+        /// Which process.
+        holder: String,
+        /// The token of its lease.
+        token: u64,
+    },
+    /// Ask whether a token is the current one.
+    Check {
+        /// The token.
+        token: u64,
+    },
+    /// Who holds it, who waits.
+    Show,
+}
+
 /// Which log is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogRequest {
@@ -155,6 +208,17 @@ pub struct LogRequest {
     pub slot: Option<u32>,
     /// Whether each line begins with its time.
     pub timestamps: bool,
+}
+
+/// Why a lock is not granted, or not held any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockReason {
+    /// A use met a change.
+    Changing,
+    /// A change met users, or another change.
+    InUse,
+    /// The token is not the current one.
+    Stale,
 }
 
 /// Why a port did not do what it was asked.
@@ -174,6 +238,16 @@ pub enum PortError {
     /// It does not fit the present state.
     #[error("{0}")]
     Conflict(String),
+    /// A lock is not granted, or not held any more.
+    #[error("{message}")]
+    Locked {
+        /// Why, for programs.
+        reason: LockReason,
+        /// Why, for people.
+        message: String,
+        /// When asking again makes sense.
+        retry_after_seconds: Option<u64>,
+    },
     /// This version, or this engine, cannot do it.
     #[error("{0}")]
     NotSupported(String),

@@ -4,6 +4,7 @@ use percent_encoding::percent_decode_str;
 use qm_api::meta::{GROUP, VERSION};
 use qm_api::registry::{self, Face, Kind};
 
+use crate::locks::Verb;
 use crate::namespaces::NAMESPACE;
 
 /// Everything that is served.
@@ -35,6 +36,11 @@ pub(crate) enum Route {
     Log {
         namespace: String,
         name: String,
+    },
+    Lock {
+        namespace: String,
+        name: String,
+        verb: Verb,
     },
     ActOn {
         kind: Served,
@@ -132,6 +138,8 @@ impl std::ops::Deref for Served {
 
 /// The subresource of a service with its log.
 pub(crate) const LOG: &str = "log";
+/// The subresource of a service with its lock.
+pub(crate) const LOCK: &str = "lock";
 /// What stands in place of a plural in the URLs of wide actions.
 const ACTIONS: &str = "actions";
 
@@ -190,9 +198,14 @@ fn in_api(api: Api, rest: &[&str]) -> Option<Route> {
             let (namespace, name) = (namespace.to_owned(), name.to_owned());
             match (kind.kind, sub) {
                 (qm_api::kinds::mini_service::KIND, LOG) => Some(Route::Log { namespace, name }),
+                (qm_api::kinds::mini_service::KIND, LOCK) => Some(Route::Lock { namespace, name, verb: Verb::Lock }),
                 _ if kind.face == Face::User => Some(Route::ActOn { kind, namespace, name, action: sub.to_owned() }),
                 _ => None,
             }
+        }
+        ["namespaces", namespace, plural, name, LOCK, word] if is_ours => {
+            namespaced(api, plural).filter(|kind| kind.kind == qm_api::kinds::mini_service::KIND)?;
+            Some(Route::Lock { namespace: namespace.to_owned(), name: name.to_owned(), verb: Verb::of(word)? })
         }
         _ => None,
     }
@@ -226,6 +239,16 @@ mod tests {
                 format!("{b}/namespaces/n/networks/a/log"),
                 Some(Route::ActOn { kind: served("Network"), namespace: "n".into(), name: "a".into(), action: "log".into() }),
             ),
+            (
+                format!("{b}/namespaces/n/miniservices/a/lock"),
+                Some(Route::Lock { namespace: "n".into(), name: "a".into(), verb: Verb::Lock }),
+            ),
+            (
+                format!("{b}/namespaces/n/miniservices/a/lock/renew"),
+                Some(Route::Lock { namespace: "n".into(), name: "a".into(), verb: Verb::Renew }),
+            ),
+            (format!("{b}/namespaces/n/miniservices/a/lock/break"), None),
+            (format!("{b}/namespaces/n/networks/a/lock/renew"), None),
             (format!("{b}/actions/resume"), Some(Route::ActWidely { action: "resume".into() })),
             ("/api/v1/namespaces".to_owned(), Some(Route::Collection { kind: served("Namespace"), namespace: None })),
             ("/api/v1/namespaces/n".to_owned(), Some(Route::One { kind: served("Namespace"), namespace: "".into(), name: "n".into() })),

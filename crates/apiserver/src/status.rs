@@ -7,9 +7,9 @@ use qm_api::field::Violation;
 use qm_api::registry::Kind;
 use serde_json::{Map, Value, json};
 
-use crate::ports::PortError;
+use crate::ports::{LockReason, PortError};
 
-/// Why a request was refused; the words are those of Kubernetes.
+/// Why a request was refused; the words are those of Kubernetes, and those of locks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     BadRequest,
@@ -18,6 +18,9 @@ pub(crate) enum Reason {
     MethodNotAllowed,
     NotAcceptable,
     Conflict,
+    Changing,
+    InUse,
+    Stale,
     Expired,
     TooLarge,
     Invalid,
@@ -36,7 +39,8 @@ impl Reason {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
-            Self::Conflict => StatusCode::CONFLICT,
+            // Never 408: proxies would ask again by themselves.
+            Self::Conflict | Self::Changing | Self::InUse | Self::Stale => StatusCode::CONFLICT,
             Self::Expired => StatusCode::GONE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
@@ -56,6 +60,9 @@ impl Reason {
             Self::MethodNotAllowed => "MethodNotAllowed",
             Self::NotAcceptable => "NotAcceptable",
             Self::Conflict => "Conflict",
+            Self::Changing => "Changing",
+            Self::InUse => "InUse",
+            Self::Stale => "Stale",
             Self::Expired => "Expired",
             Self::TooLarge => "RequestEntityTooLarge",
             Self::Invalid => "Invalid",
@@ -210,6 +217,18 @@ impl From<PortError> for Failure {
                 failure
             }
             PortError::Conflict(message) => Self::new(Reason::Conflict, message),
+            PortError::Locked { reason, message, retry_after_seconds } => {
+                let reason = match reason {
+                    LockReason::Changing => Reason::Changing,
+                    LockReason::InUse => Reason::InUse,
+                    LockReason::Stale => Reason::Stale,
+                };
+                let failure = Self::new(reason, message);
+                match retry_after_seconds {
+                    Some(seconds) => failure.retry_after(seconds),
+                    None => failure,
+                }
+            }
             PortError::NotSupported(message) => Self::new(Reason::NotImplemented, message),
             PortError::Unavailable { message, retry_after_seconds } => {
                 let failure = Self::new(Reason::ServiceUnavailable, message);

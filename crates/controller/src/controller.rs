@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::docker::Docker;
 use crate::events::{EventType, Events, Happening};
 use crate::intents;
+use crate::locks::Locks;
 use crate::metrics::Metrics;
 use crate::mirror::Refresher;
 use crate::pulls::{self, Pulls};
@@ -96,6 +97,8 @@ pub struct Controller {
     pub clock: Clock,
     /// Events.
     pub events: Arc<Events>,
+    /// Who uses and who changes which service.
+    pub locks: Arc<Locks>,
     /// Metrics.
     pub metrics: Metrics,
     /// Where things for containers are kept, on the engine's host.
@@ -120,12 +123,14 @@ impl Controller {
         let revisions = load_revisions(&store);
         crate::adopt::load(&store.snapshot(), &world);
         let events = Arc::new(Events::new(store.clone(), clock.clone()));
+        let locks = Arc::new(Locks::new(store.clone(), clock.clone(), world.clone(), events.clone()));
         Self {
             world,
             docker,
             refresher,
             clock,
             events,
+            locks,
             metrics,
             places,
             writes: Semaphore::new(PARALLEL_WRITES),
@@ -151,6 +156,7 @@ impl Controller {
     /// Takes what another controller remembers: a shadow must plan as the original would.
     pub(crate) fn copy_memory(&self, original: &Self) {
         *self.memory() = original.memory().clone();
+        self.locks.copy(&original.locks);
     }
 
     pub(crate) fn memory(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, Memory>> {
@@ -296,6 +302,7 @@ impl Controller {
         let revisions = list.iter().map(|r| records::revision_key(key, r.revision.number));
         let others = [records::PENDING_RELOAD, records::EPOCH, records::ROLLBACK, records::RELOADS, records::STOPPED]
             .map(|kind| ObjectKey::new(kind, key.namespace.clone(), key.name.clone()));
+        self.locks.let_go(key).await;
         self.world.forget_adopted(key);
         for record in revisions.chain(others).chain([records::adoption_key(key)]) {
             if snapshot.get(&record).is_some() {

@@ -10,8 +10,9 @@ use qm_api::conditions::Reason;
 use qm_api::meta::ObjectKey;
 use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
+use qm_plan::locks::Standing;
 use qm_plan::plan::Plan;
-use qm_plan::step::{Action, Cause, ContainerRef, ImageRef, Step};
+use qm_plan::step::{Action, Cause, ContainerRef, ImageRef, Lease, Step};
 
 use crate::controller::Controller;
 use crate::docker::DockerError;
@@ -28,6 +29,8 @@ const QUIET_FAILURES: u32 = 4;
 pub(crate) struct Executed {
     /// Steps that were taken.
     pub(crate) taken: usize,
+    /// Steps that were not, since their lock could not be had.
+    pub(crate) withheld: usize,
     /// The first step that failed.
     pub(crate) failure: Option<DockerError>,
 }
@@ -49,11 +52,21 @@ impl Controller {
                 let ready = step.after.iter().all(|before| done.contains(before));
                 if ready && begun.insert(*index) {
                     let made = made.clone();
-                    running.push(async move { (*index, self.take(key, step, &made).await) });
+                    running.push(async move {
+                        let is_held = match step.needs {
+                            None => true,
+                            Some(Lease::Change) => self.locks.take(key).await == Standing::Ours,
+                        };
+                        (*index, if is_held { Some(self.take(key, step, &made).await) } else { None })
+                    });
                 }
             }
             let Some((index, outcome)) = running.next().await else { break };
             let step = &plan.steps[index];
+            let Some(outcome) = outcome else {
+                executed.withheld += 1;
+                continue;
+            };
             match outcome {
                 Ok(result) => {
                     executed.taken += 1;

@@ -27,6 +27,8 @@ pub struct Metrics {
     pub availability: IntGaugeVec,
     /// Whether a service may be used.
     pub usable: IntGaugeVec,
+    /// Whether a service is locked, by mode.
+    pub lock_held: IntGaugeVec,
     /// Whether a dependency is usable, by edge.
     pub dependency_up: IntGaugeVec,
     /// Steps taken, by verb and result.
@@ -95,6 +97,11 @@ impl Metrics {
                 &["namespace", "service"],
             )?,
             usable: gauges("quaymaster_service_usable", "Whether a service may be used now", &["namespace", "service"])?,
+            lock_held: gauges(
+                "quaymaster_service_lock_held",
+                "Whether a service is used or changed under a lock now",
+                &["namespace", "service", "mode"],
+            )?,
             dependency_up: gauges("quaymaster_dependency_up", "Whether a dependency is usable", &["namespace", "from", "to"])?,
             steps: counter("quaymaster_steps_total", "Steps taken, by verb and result", &["verb", "result"])?,
             drift: counter("quaymaster_drift_total", "Differences made by others", &["kind", "field"])?,

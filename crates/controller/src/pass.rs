@@ -33,6 +33,8 @@ const RESYNC_MS: u64 = 600_000;
 const FIRST_BACKOFF_MS: u64 = 500;
 /// .. up to here.
 const LAST_BACKOFF_MS: u64 = 60_000;
+/// How long after a lock that somebody else had the plan is made again, in milliseconds.
+const WITHHELD_MS: u64 = 500;
 /// The brake: the same step, so often in so long, brings us nowhere.
 const SAME_STEP: Budget = Budget { tries: 12, window_ms: 600_000 };
 
@@ -111,6 +113,7 @@ impl Controller {
         }
         self.decide_reload(key, &desired).await?;
         let plan = self.plan_service(object, &desired);
+        self.mind_lock(key, &desired, &plan).await;
         let next = self.carry_out(key, object, plan).await?;
         self.finish_reload(key).await?;
         Ok(next)
@@ -203,6 +206,7 @@ impl Controller {
             flapping: memory.flapping.clone(),
             brake: self.brake(key, desired, &memory),
             dependents_leaving,
+            lock: self.locks.standing(key),
             drift: &memory.drift,
             not_adoptable,
         };
@@ -351,8 +355,46 @@ impl Controller {
             None => {
                 self.remember(key, |m| m.failures = 0);
                 self.world.set_trouble(key, None);
-                Ok(if executed.taken > 0 { Next::Now } else { self.look_again(key, object, &plan) })
+                Ok(match (executed.taken, executed.withheld) {
+                    (0, 0) => self.look_again(key, object, &plan),
+                    // Somebody was faster at the lock; in a moment the plan says who.
+                    (0, _) => {
+                        let tried: Vec<String> = plan.runnable().into_iter().map(|i| plan.steps[i].hash()).collect();
+                        self.remember(key, |m| tried.iter().for_each(|hash| drop(m.taken.remove(hash))));
+                        Next::At(self.clock.mono_ms() + WITHHELD_MS)
+                    }
+                    _ => Next::Now,
+                })
             }
+        }
+    }
+
+    /// What the plan means for the lock: a change that others are in the way of is wished for, one that is not needed any more is over.
+    async fn mind_lock(&self, key: &ObjectKey, desired: &DesiredService, plan: &Plan) {
+        let timeout = desired.container().map_or(0, |c| c.update_timeout_ms);
+        let now = self.clock.mono_ms();
+        let in_the_way = plan.steps.iter().flat_map(|s| &s.waits).find(|w| matches!(w, Wait::InUse { .. }));
+        if let Some(wait) = in_the_way {
+            if self.locks.wish(key, now.saturating_add(timeout)) {
+                let message = format!("a change of it waits for {wait}, at most {} s for its users", timeout / 1_000);
+                self.tell(key, EventType::Normal, Reason::InUse, message);
+            }
+            return;
+        }
+        let needed = plan.steps.iter().any(|s| s.needs.is_some());
+        let is_blind = plan.findings.iter().any(|f| matches!(f.reason, Reason::EngineUnreachable | Reason::Unknown));
+        if needed || is_blind || !self.locks.is_wanted(key) {
+            return;
+        }
+        let is_under_way = match self.world.availability().get(key) {
+            None => false,
+            Some(node) if node.off.is_some() => !plan.steps.is_empty(),
+            // Who needs a change by a person is not being changed by us any more.
+            Some(node) => !node.own.availability.is_usable() && node.own.availability.severity() < 5,
+        };
+        let is_late = self.locks.held_since_ms(key).is_some_and(|since| now >= since.saturating_add(timeout));
+        if !is_under_way || is_late {
+            self.locks.let_go(key).await;
         }
     }
 
@@ -459,6 +501,10 @@ impl Controller {
         }
         if let Some((until, _)) = self.crash_loop(key) {
             at = at.min(self.clock.mono_ms() + until.millis_since(now).max(1) as u64);
+        }
+        if let Some(since) = self.locks.held_since_ms(key) {
+            let timeout = self.world.service(key).and_then(|s| Some(s.container()?.update_timeout_ms)).unwrap_or(0);
+            at = at.min(since.saturating_add(timeout).max(self.clock.mono_ms() + 1));
         }
         if let Some(until) = self.suspension_ends(object) {
             at = at.min(self.clock.mono_ms() + until.millis_since(now).max(1) as u64);

@@ -41,6 +41,16 @@ pub enum AskError {
     /// The store refused.
     #[error("the store refused")]
     Store(#[from] StoreError),
+    /// A lock is not granted, or not held any more.
+    #[error("{message}")]
+    Locked {
+        /// Why, for programs.
+        reason: crate::locks::face::LockReason,
+        /// Why, for people.
+        message: String,
+        /// When asking again makes sense, in seconds.
+        retry_after_seconds: Option<u64>,
+    },
     /// The manifests that were given are bad.
     #[error("the manifests are not valid")]
     Violations(Vec<qm_api::field::Violation>),
@@ -63,17 +73,6 @@ pub struct ActRequest {
     pub step_hash: Option<String>,
     /// Which revision.
     pub to: Option<u64>,
-}
-
-/// Whether a service may be used, and why not.
-#[derive(Clone, Debug)]
-pub struct UsableAnswer {
-    /// The body of the answer.
-    pub body: Value,
-    /// Whether it may be used.
-    pub usable: bool,
-    /// When to ask again, in seconds; absent when waiting will not help.
-    pub retry_after_seconds: Option<u64>,
 }
 
 impl Operator {
@@ -276,13 +275,14 @@ impl Operator {
     pub fn graph(&self) -> Value {
         let snapshot = self.controller.world.availability();
         let graph = self.controller.world.graph();
+        let locks = &self.controller.locks;
         let nodes: Vec<Value> = snapshot
             .iter()
             .map(|n| {
                 json!({
                     "kind": n.key.kind, "namespace": n.key.namespace, "name": n.key.name, "level": n.level,
                     "availability": n.off.is_none().then_some(n.availability), "severity": n.severity(),
-                    "usable": n.usable(), "reason": n.off.unwrap_or(n.reason),
+                    "usable": n.usable() && !locks.is_changing(&n.key), "reason": n.off.unwrap_or(n.reason),
                 })
             })
             .collect();
@@ -331,7 +331,7 @@ impl Operator {
             "suspensions": suspensions, "orphans": orphans,
             "counts": {
                 "services": on.len(),
-                "usable": on.iter().filter(|n| n.usable()).count(),
+                "usable": on.iter().filter(|n| n.usable() && !controller.locks.is_changing(&n.key)).count(),
                 "off": availability.iter().filter(|n| n.off.is_some()).count(),
                 "networks": snapshot.list("Network", None).count(),
             },

@@ -26,6 +26,8 @@ pub const ROLLBACK: &str = "Rollback";
 pub const ADOPTION: &str = "Adoption";
 /// Kind: how often a node was lost and changed, named after its service.
 pub const EPOCH: &str = "Epoch";
+/// Kind: a service has, or lately had, processes that use it, named after the service. Who they are is known in memory alone.
+pub const USERS: &str = "Lease";
 /// Kind: the content of a file that specs refer to, named by its digest; no namespace.
 pub const ATTACHMENT: &str = "Attachment";
 /// Kind: an event, served as core/v1.

@@ -126,6 +126,7 @@ impl Operator {
         tasks.spawn(apply::run(controller.clone(), sources.clone()));
         tasks.spawn(status::run(controller.clone()));
         tasks.spawn(work(controller.clone()));
+        tasks.spawn(controller.locks.clone().run());
         let events = controller.events.clone();
         tasks.spawn(async move { events.run().await });
         let deadlines = world;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use qm_api::conditions::{Condition, ConditionStatus, ConditionType, Reason, set_condition};
 use qm_api::kinds::mini_service::{self, BlockedBy, DependencyStatus, Dependents, MiniServiceStatus, RevisionSummary, SlotStatus};
 use qm_api::kinds::network::NetworkStatus;
+use qm_api::lock::LockMode;
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::time::Timestamp;
 use qm_plan::availability::{DownCause, NodeView};
@@ -133,19 +134,26 @@ impl Controller {
         let mut conditions = old.map(|s| s.conditions).unwrap_or_default();
         let is_whole = counts.is_none_or(|c| c.healthy >= c.wanted) && (desired.container().is_some() || node.own.availability.is_usable());
         let pulling = memory.pulling.as_deref().map(|image| self.pulls.words(image));
-        for condition in conditions_of(object, node, &memory, is_whole, suspended.as_deref(), pulling.as_deref(), self.now()) {
-            set_condition(&mut conditions, condition);
-        }
-        self.set_metrics(key, node, suspended.is_some(), &snapshot);
-        let (reason, message) = match &pulling {
-            Some(words) if !node.usable() => (Reason::Pulling, words.clone()),
+        let lock = self.locks.status(key);
+        let changed_by = lock.as_ref().and_then(|lock| lock.holder.as_deref());
+        let usable = node.usable() && changed_by.is_none();
+        self.set_metrics(key, node, suspended.is_some(), lock.as_ref().map(|lock| lock.mode), &snapshot);
+        let (reason, message) = match (&pulling, changed_by) {
+            (Some(words), _) if !node.usable() => (Reason::Pulling, words.clone()),
+            (_, Some(holder)) if node.usable() => (Reason::Changing, format!("{holder} changes it")),
             _ => (node.reason, node.message.clone()),
         };
+        for mut condition in conditions_of(object, node, &memory, is_whole, suspended.as_deref(), pulling.as_deref(), self.now()) {
+            if condition.kind == ConditionType::Usable && node.usable() && !usable {
+                (condition.status, condition.reason, condition.message) = (ConditionStatus::False, reason, message.clone());
+            }
+            set_condition(&mut conditions, condition);
+        }
         Some(MiniServiceStatus {
             observed_generation: if memory.clean || memory.seen_generation > 0 { memory.seen_generation } else { 0 },
             availability: node.off.is_none().then_some(node.availability),
             severity: node.severity(),
-            usable: node.usable(),
+            usable,
             stale: node.stale,
             since: node.since,
             reason: node.off.unwrap_or(reason),
@@ -170,6 +178,7 @@ impl Controller {
                 count: dependents.len() as u32,
                 names: dependents.iter().take(NAMED).map(|d| format!("{}/{}", d.namespace, d.name)).collect(),
             },
+            lock,
             revision: match &desired.rollout {
                 Rollout::RolledBack { to, .. } => Some(*to),
                 Rollout::Wanted | Rollout::Paused { .. } => revisions.first().map(|r| r.revision.number),
@@ -232,7 +241,14 @@ impl Controller {
         status
     }
 
-    fn set_metrics(&self, key: &ObjectKey, node: &NodeView, suspended: bool, snapshot: &qm_plan::availability::Snapshot) {
+    fn set_metrics(
+        &self,
+        key: &ObjectKey,
+        node: &NodeView,
+        suspended: bool,
+        lock: Option<LockMode>,
+        snapshot: &qm_plan::availability::Snapshot,
+    ) {
         let labels: [&str; 2] = [&key.namespace, &key.name];
         if node.off.is_some() {
             // Off the scale: no sample. That it had none before is no error.
@@ -240,7 +256,11 @@ impl Controller {
         } else {
             self.metrics.availability.with_label_values(&labels).set(i64::from(node.severity()));
         }
-        self.metrics.usable.with_label_values(&labels).set(i64::from(node.usable()));
+        self.metrics.usable.with_label_values(&labels).set(i64::from(node.usable() && lock != Some(LockMode::Change)));
+        for mode in [LockMode::Use, LockMode::Change] {
+            let labels = [labels[0], labels[1], mode.word()];
+            self.metrics.lock_held.with_label_values(&labels).set(i64::from(lock == Some(mode)));
+        }
         self.metrics.suspended.with_label_values(&[&key.kind, &key.namespace, &key.name]).set(i64::from(suspended));
         for dependency in node.dependencies.iter() {
             let up = snapshot.get(&dependency.on).is_some_and(|v| v.usable());
@@ -253,6 +273,9 @@ impl Controller {
         // A sample that was never there is as gone as it should be.
         drop(self.metrics.availability.remove_label_values(&labels));
         drop(self.metrics.usable.remove_label_values(&labels));
+        for mode in [LockMode::Use, LockMode::Change] {
+            drop(self.metrics.lock_held.remove_label_values(&[labels[0], labels[1], mode.word()]));
+        }
         drop(self.metrics.suspended.remove_label_values(&[&key.kind, &key.namespace, &key.name]));
         for other in self.world.graph().nodes() {
             drop(self.metrics.dependency_up.remove_label_values(&[&key.namespace, &key.name, &other.name]));

@@ -34,13 +34,19 @@ impl Operator {
         let (snapshot, version) = self.controller.world.published();
         let node = snapshot.get(&key)?;
         let is_blocked = operation.is_some_and(|operation| self.controller.world.is_operation_blocked(&key, operation));
-        Some(answer(node, operation.filter(|_| is_blocked), &version))
+        Some(answer(node, operation.filter(|_| is_blocked), self.is_changing(node), &version))
+    }
+
+    /// Whether somebody holds the `change` of a service: what needs a change by a person says more.
+    fn is_changing(&self, node: &NodeView) -> bool {
+        node.off.is_none() && node.severity() <= 4 && self.controller.locks.is_changing(&node.key)
     }
 
     /// Whether each service of a namespace may be used, with the version that all of it holds for.
     pub fn usable_all(&self, namespace: &str) -> (String, Vec<UsableAnswer>) {
         let (snapshot, version) = self.controller.world.published();
-        let answers = snapshot.of_namespace(&Name::from(namespace)).map(|node| answer(node, None, &version)).collect();
+        let answers =
+            snapshot.of_namespace(&Name::from(namespace)).map(|node| answer(node, None, self.is_changing(node), &version)).collect();
         (version, answers)
     }
 
@@ -68,8 +74,8 @@ impl Operator {
     }
 }
 
-fn answer(node: &NodeView, blocked_operation: Option<&str>, version: &str) -> UsableAnswer {
-    let usable = node.usable() && blocked_operation.is_none();
+fn answer(node: &NodeView, blocked_operation: Option<&str>, is_changing: bool, version: &str) -> UsableAnswer {
+    let usable = node.usable() && blocked_operation.is_none() && !is_changing;
     let hopeless = |a: Availability| a.severity() >= 5;
     let helps = !hopeless(node.availability) && !node.blocked_by.iter().any(|b| hopeless(b.availability)) && node.off.is_none();
     let retry_after_seconds = (!usable && helps).then_some(RETRY_AFTER_SECONDS);
@@ -85,6 +91,7 @@ fn answer(node: &NodeView, blocked_operation: Option<&str>, version: &str) -> Us
         })
         .collect();
     let (reason, message) = match blocked_operation.filter(|_| node.usable()) {
+        _ if is_changing => (Reason::Changing, node.message.clone()),
         Some(operation) => (Reason::OperationBlocked, format!("the app says that `{operation}` cannot be done now: {}", node.message)),
         None => (node.off.unwrap_or(node.reason), node.message.clone()),
     };

@@ -10,6 +10,7 @@ pub mod check;
 pub mod desired;
 pub mod kinds;
 pub mod leaf;
+pub mod locks;
 pub mod observed;
 pub mod own;
 pub mod plan;

@@ -131,6 +131,7 @@ impl Plan {
                     "waits": s.waits.iter().map(ToString::to_string).collect::<Vec<_>>(),
                     "after": s.after,
                     "needsApproval": s.needs_approval,
+                    "needs": s.needs,
                 })
             })
             .collect();

@@ -531,6 +531,11 @@ pub enum Wait {
         /// Until then.
         until: Timestamp,
     },
+    /// Others use it or change it under a lock.
+    InUse {
+        /// Who, at most a few names.
+        by: Vec<Name>,
+    },
     /// A person must approve it.
     Approval,
     /// A spent budget must recover; `None` when only a person or a changed input can free it.
@@ -592,6 +597,7 @@ impl fmt::Display for Wait {
             Self::Reported => f.write_str("drift is only reported"),
             Self::HoldOff { .. } => f.write_str("drift is left alone for a while"),
             Self::Contested { .. } => f.write_str("contested: it was changed again after it was put back"),
+            Self::InUse { by } => write!(f, "{} to let go of it", few(by)),
             Self::Approval => f.write_str("approval"),
             Self::Budget { evidence, .. } => write!(f, "budget spent: {evidence}"),
             Self::Backoff { .. } => f.write_str("pause after a failure"),
@@ -608,6 +614,14 @@ fn few(names: &[Name]) -> String {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }
+}
+
+/// What must be held while a step is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Lease {
+    /// The change of its service: after the step no replica serves.
+    Change,
 }
 
 /// One step of a plan.
@@ -627,6 +641,8 @@ pub struct Step {
     pub after: Vec<usize>,
     /// Whether a person must approve it.
     pub needs_approval: bool,
+    /// What must be held while it is taken.
+    pub needs: Option<Lease>,
 }
 
 impl Step {

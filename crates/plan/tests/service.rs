@@ -16,9 +16,10 @@ use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::desired::{Files, MountSource, Rollout};
 use qm_plan::kinds::mini_service::Gate;
+use qm_plan::locks::Standing;
 use qm_plan::observed::{Attachment, Gap, Health, Image, Network, Older, Place, RunState};
 use qm_plan::plan::{Progress, ProgressState};
-use qm_plan::step::{Action, Step, Wait};
+use qm_plan::step::{Action, Lease, Step, Wait};
 
 #[test]
 fn a_new_service_is_made_connected_and_started() {
@@ -655,4 +656,75 @@ proptest! {
         let tried = model.view.containers.iter().filter(|c| c.state == RunState::Running && !model.is_healthy(c)).count() as u32;
         prop_assert_eq!((healthy, tried), (replicas, parallelism.min(replicas)));
     }
+}
+
+/// The steps that need the change of the service, one a line, with what they wait for.
+fn needing(model: &Model) -> Vec<String> {
+    model.current().steps.iter().filter(|s| s.needs == Some(Lease::Change)).map(Step::to_string).collect()
+}
+
+#[test]
+fn only_what_takes_the_last_healthy_replica_down_needs_the_change() {
+    let one = |image: &str, more: &str| service(&format!("{{image: '{image}', networks: [data]{more}}}"), "");
+    let mut model = Model::new(one("a:1", ""));
+    assert_eq!(needing(&model), Vec::<String>::new(), "there is nobody to take down");
+    model.settle();
+    assert_eq!(needing(&model), Vec::<String>::new(), "nothing is to be done");
+
+    model.change(one("a:2", ""));
+    assert_eq!(needing(&model), ["stop MiniService n/app.1  superseded"]);
+    // Others are in the way: the step waits, and what comes before it does not.
+    model.lock = Standing::Taken { by: vec!["web.1".into(), "web.2".into()] };
+    assert_eq!(needing(&model), ["stop MiniService n/app.1  superseded  [waits: web.1, web.2 to let go of it]"]);
+    model.settle();
+    let running = model.view.containers.iter().filter(|c| c.state == RunState::Running).count();
+    assert_eq!((running, model.view.containers.len()), (1, 2), "the new one is made, the old one serves on");
+    model.lock = Standing::Ours;
+    assert_eq!(needing(&model), ["stop MiniService n/app.1  superseded"]);
+    model.settle();
+    assert_eq!(model.view.containers.len(), 1);
+
+    // An old one that serves nobody takes nothing from anybody.
+    model.lock = Standing::Free;
+    model.change(one("a:3", ""));
+    model.healthy = false;
+    for container in &mut model.view.containers {
+        Arc::make_mut(container).state = RunState::Exited;
+    }
+    assert_eq!(needing(&model), Vec::<String>::new());
+}
+
+#[test]
+fn a_roll_that_keeps_a_healthy_replica_needs_nothing() {
+    let two = |image: &str, more: &str| service(&format!("{{image: '{image}', networks: [data], replicas: 2{more}}}"), "");
+    for more in ["", ", update: {order: StartFirst}"] {
+        let mut model = Model::new(two("a:1", more));
+        model.settle();
+        model.change(two("a:2", more));
+        for _ in 0..20 {
+            assert_eq!(needing(&model), Vec::<String>::new(), "{}", model.plan());
+            model.step();
+        }
+    }
+    // Both at once leave nobody.
+    let mut model = Model::new(two("a:1", ", update: {parallelism: 2}"));
+    model.settle();
+    model.change(two("a:2", ", update: {parallelism: 2}"));
+    assert_eq!(needing(&model).len(), 2, "{}", model.plan());
+    // Neither is needed before there is an image to make the new one from: a pull can take long.
+    model.view.image = Some(Image::Absent);
+    assert_eq!(needing(&model), Vec::<String>::new(), "{}", model.plan());
+}
+
+#[test]
+fn deletion_and_switching_off_need_the_change() {
+    let mut model = Model::new(service("{image: 'a:1', networks: [data]}", ""));
+    model.settle();
+    model.desired.deleting = true;
+    assert_eq!(needing(&model), ["stop MiniService n/app.1  deleted"]);
+    model.suspended = Some("ada".to_owned());
+    assert_eq!(needing(&model), Vec::<String>::new(), "what is suspended keeps nobody out");
+    model.suspended = None;
+    model.settle();
+    assert!(model.view.containers.is_empty());
 }

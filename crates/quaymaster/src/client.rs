@@ -192,7 +192,15 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
-        let answer = self.request(Method::POST, path, ACCEPT_JSON, Some(body)).await?;
+        self.post_within(path, body, Duration::ZERO).await
+    }
+
+    /// POSTs a JSON value; the answer may take so much longer than others.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub(crate) async fn post_within(&self, path: &str, body: &Value, more: Duration) -> Result<Value, ClientError> {
+        let answer = self.request_within(Method::POST, path, ACCEPT_JSON, Some(body), ANSWER_TIMEOUT + more).await?;
         whole(answer).await
     }
 
@@ -214,6 +222,17 @@ impl Client {
     }
 
     async fn request(&self, method: Method, path: &str, accept: &str, body: Option<&Value>) -> Result<Response<Incoming>, ClientError> {
+        self.request_within(method, path, accept, body, ANSWER_TIMEOUT).await
+    }
+
+    async fn request_within(
+        &self,
+        method: Method,
+        path: &str,
+        accept: &str,
+        body: Option<&Value>,
+        within: Duration,
+    ) -> Result<Response<Incoming>, ClientError> {
         let stream = self.connect().await?;
         let lost = |error: hyper::Error| ClientError::Lost(Box::new(error));
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
@@ -228,7 +247,7 @@ impl Client {
             None => Bytes::new(),
         };
         let request = request.body(Full::new(bytes)).map_err(|error| ClientError::BadAnswer(error.to_string()))?;
-        let answer = match tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request)).await {
+        let answer = match tokio::time::timeout(within, sender.send_request(request)).await {
             Ok(answer) => answer.map_err(lost)?,
             Err(_) => return Err(ClientError::Silent { path: self.socket.clone() }),
         };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use qm_api::meta::ObjectKey;
 use qm_apiserver as api;
 use qm_controller::clock::Clock;
+use qm_controller::locks::face::{LockReason, LockRequest};
 use qm_controller::ports::{ActRequest, AskError};
 use qm_controller::reports::Heartbeat;
 use qm_controller::run::Operator;
@@ -16,7 +17,7 @@ use crate::intake::candidate;
 /// The ports of the API server onto `operator`.
 pub fn ports(operator: &Arc<Operator>, clock: &Clock) -> api::Ports {
     let acting = operator.clone();
-    let planning = operator.clone();
+    let (planning, locking) = (operator.clone(), operator.clone());
     let (usable_all, changes, reloads, beating) = (operator.clone(), operator.clone(), operator.clone(), operator.clone());
     let (graph, overview, usable, logs, ready) = (operator.clone(), operator.clone(), operator.clone(), operator.clone(), operator.clone());
     let (now, version) = (clock.clone(), env!("CARGO_PKG_VERSION").to_owned());
@@ -77,6 +78,10 @@ pub fn ports(operator: &Arc<Operator>, clock: &Clock) -> api::Ports {
                 operator.controller.heartbeat(&key, heartbeat).await.map_err(port_error)
             })
         }),
+        lock: Arc::new(move |r: api::LockRequest| {
+            let operator = locking.clone();
+            Box::pin(async move { operator.lock(&r.namespace, &r.name, lock_request(r.act)).await.map_err(port_error) })
+        }),
         logs: Arc::new(move |r: api::LogRequest| {
             let key = ObjectKey::new("MiniService", r.namespace.as_str(), r.name.as_str());
             let opened = logs.logs(&key, r.slot, r.follow, r.tail_lines, r.timestamps).map_err(port_error);
@@ -95,11 +100,29 @@ fn usable_answer(answer: UsableAnswer) -> api::Usable {
     api::Usable { body: answer.body, usable: answer.usable, retry_after_seconds: answer.retry_after_seconds }
 }
 
+fn lock_request(act: api::LockAct) -> LockRequest {
+    match act {
+        api::LockAct::Acquire { mode, holder, wait_ms, term_ms } => LockRequest::Acquire { mode, holder, wait_ms, term_ms },
+        api::LockAct::Renew { holder, token, mode } => LockRequest::Renew { holder, token, mode },
+        api::LockAct::Release { holder, token } => LockRequest::Release { holder, token },
+        api::LockAct::Check { token } => LockRequest::Check { token },
+        api::LockAct::Show => LockRequest::Show,
+    }
+}
+
 fn port_error(error: AskError) -> api::PortError {
     match error {
         AskError::NotFound(text) => api::PortError::NotFound(text),
         AskError::Invalid(message) => api::PortError::Invalid { message, violations: Vec::new() },
         AskError::NotSupported(text) => api::PortError::NotSupported(text),
+        AskError::Locked { reason, message, retry_after_seconds } => {
+            let reason = match reason {
+                LockReason::Changing => api::LockReason::Changing,
+                LockReason::InUse => api::LockReason::InUse,
+                LockReason::Stale => api::LockReason::Stale,
+            };
+            api::PortError::Locked { reason, message, retry_after_seconds }
+        }
         AskError::Unavailable(message) => api::PortError::Unavailable { message, retry_after_seconds: Some(5) },
         AskError::Violations(violations) => api::PortError::Invalid { message: "the manifests are not valid".to_owned(), violations },
         AskError::Store(error) => api::PortError::Unavailable { message: error.to_string(), retry_after_seconds: Some(1) },

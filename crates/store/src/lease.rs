@@ -31,6 +31,25 @@ pub struct Lease {
     pub token: u64,
 }
 
+/// A lease on record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known<'a> {
+    /// Which one.
+    pub name: &'a Name,
+    /// Who holds it.
+    pub holder: &'a Name,
+    /// Its token.
+    pub token: u64,
+    /// Its term.
+    pub term: Duration,
+}
+
+impl<'a> Known<'a> {
+    pub(crate) fn of(name: &'a Name, record: &'a LeaseRecord) -> Self {
+        Self { name, holder: &record.holder, token: record.token, term: Duration::from_millis(record.term_ms) }
+    }
+}
+
 /// Somebody holds the lease.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("lease {name} is held by {holder} for another {} ms", remaining.as_millis())]

@@ -20,7 +20,7 @@ mod writer;
 pub use backend::{Backend, BackendError, Flush, Records, Write};
 pub use backup::{BACKUP_FORMAT, Backup, RestoreError, restore};
 pub use error::{OpenError, Retry, StoreError};
-pub use lease::{Held, Lease, LeaseError, Leases, MonoMillis};
+pub use lease::{Held, Known, Lease, LeaseError, Leases, MonoMillis};
 pub use record::FORMAT_VERSION;
 pub use snapshot::Snapshot;
 pub use store::{CommitMode, Options, Store};

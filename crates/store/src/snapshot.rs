@@ -6,12 +6,15 @@ use imbl::OrdMap;
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::name::Name;
 
+use crate::lease::{Known, LeaseState};
+
 /// All objects as one commit left them. Cloning is cheap, and later commits do not change it.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub(crate) objects: OrdMap<ObjectKey, Arc<Object>>,
     pub(crate) resource_version: u64,
     pub(crate) fence: u64,
+    pub(crate) leases: OrdMap<Name, LeaseState>,
 }
 
 impl Snapshot {
@@ -39,6 +42,11 @@ impl Snapshot {
             .range(first..)
             .take_while(move |(key, _)| key.kind == kind && namespace.as_ref().is_none_or(|wanted| key.namespace == *wanted))
             .map(|(_, object)| object)
+    }
+
+    /// The leases that are on record, in the order of their names: held, or not asked for by anybody since their term passed.
+    pub fn leases(&self) -> impl Iterator<Item = Known<'_>> {
+        self.leases.iter().map(|(name, lease)| Known::of(name, &lease.record))
     }
 
     /// How many objects there are.

@@ -57,7 +57,7 @@ impl State {
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot { objects: self.objects.clone(), resource_version: self.version, fence: self.fence }
+        Snapshot { objects: self.objects.clone(), resource_version: self.version, fence: self.fence, leases: self.leases.clone() }
     }
 
     /// The value that a record has to have.
@@ -113,6 +113,8 @@ struct Draft {
     touched: BTreeSet<RecordKey>,
     batches: Vec<Arc<Batch>>,
     durability: Durability,
+    /// Snapshots show leases too.
+    leases: Recorded,
 }
 
 impl Draft {
@@ -146,6 +148,7 @@ impl Draft {
         let (result, recorded) = lease::run(&name, request, &mut self.state);
         if recorded == Recorded::Changed {
             self.touched.insert(RecordKey::Lease(name));
+            self.leases = recorded;
             self.durability = Durability::Durable;
         }
         result
@@ -195,12 +198,18 @@ impl Writer {
 
     /// Decides a group of requests in their order, stores it as one batch, publishes it, and answers.
     pub(crate) fn process(&mut self, group: Vec<Request>) {
-        let mut draft = Draft { state: self.state.clone(), touched: BTreeSet::new(), batches: Vec::new(), durability: Durability::Soon };
+        let mut draft = Draft {
+            state: self.state.clone(),
+            touched: BTreeSet::new(),
+            batches: Vec::new(),
+            durability: Durability::Soon,
+            leases: Recorded::AsBefore,
+        };
         let answers: Vec<Answer> = group.into_iter().map(|request| draft.run(request)).collect();
         match self.store(&mut draft) {
             Ok(()) => {
                 self.state = draft.state;
-                if !draft.batches.is_empty() || self.state.fence != self.shared.fence() {
+                if !draft.batches.is_empty() || draft.leases == Recorded::Changed || self.state.fence != self.shared.fence() {
                     self.shared.publish(self.state.snapshot(), draft.batches);
                 }
                 answers.into_iter().for_each(Answer::send);

@@ -1,7 +1,7 @@
 //! Runs seeds of the simulation: one process a seed, so that nothing of one run reaches another.
 //!
 //! `sim --seed N` plays one; `sim --seeds A..B` starts such a process for each, some at a time. `sim --points N` kills the operator at every
-//! N-th write of each transition of the example platform, before and after it.
+//! N-th write of each transition of the example platform, before and after it. `sim --histories A..B` checks histories of locks.
 
 use std::cell::Cell;
 use std::io::Write as _;
@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
 use qm_api::mutant::{self, Mutant};
+use qm_tests::linear;
 use qm_tests::simulation::points::{Files, Point, transitions};
 use qm_tests::simulation::{self, Script, Verdict};
 
-const USAGE: &str = "usage: sim (--seed N | --seeds A..B | --twice A..B | --recorded DIR | --points STRIDE) [--mutant NAME] [--log] [--shrink] [--jobs N] [--stop-at-first]";
+const USAGE: &str = "usage: sim (--seed N | --seeds A..B | --twice A..B | --recorded DIR | --points STRIDE | --histories A..B) [--mutant NAME] [--log] [--shrink] [--jobs N] [--stop-at-first]";
 
 thread_local! {
     static SEED: Cell<u64> = const { Cell::new(0) };
@@ -57,6 +58,7 @@ struct Options {
     twice: Option<(u64, u64)>,
     recorded: Option<PathBuf>,
     points: Option<u64>,
+    histories: Option<(u64, u64)>,
     mutant: Option<String>,
     log: bool,
     shrink: bool,
@@ -86,6 +88,7 @@ fn parse() -> Result<Options> {
             "--seeds" => options.seeds = Some(range(&value()?)?),
             "--twice" => options.twice = Some(range(&value()?)?),
             "--recorded" => options.recorded = Some(value()?.into()),
+            "--histories" => options.histories = Some(range(&value()?)?),
             "--points" => options.points = Some(value()?.parse()?),
             "--mutant" => options.mutant = Some(value()?),
             "--jobs" => options.jobs = value()?.parse()?,
@@ -112,6 +115,12 @@ fn run() -> Result<bool> {
     }
     if let Some(folder) = &options.recorded {
         return recorded(folder);
+    }
+    if let Some((from, to)) = options.histories {
+        if let Some(name) = &options.mutant {
+            mutant::pick(Mutant::named(name).with_context(|| format!("there is no mutant `{name}`"))?);
+        }
+        return Ok(histories(from, to));
     }
     if let Some(stride) = options.points {
         if let Some(name) = &options.mutant {
@@ -248,9 +257,36 @@ fn recorded(folder: &Path) -> Result<bool> {
             survivors.push(format!("{name} with seed {seed}"));
         }
     }
+    for mutant in [Mutant::LostFence, Mutant::FenceGoesBack] {
+        if !is_caught_by_histories(mutant)? {
+            survivors.push(format!("{} with histories of locks", mutant.name()));
+        }
+    }
     println!("{} seeds that failed once; {} mutants, not caught: {survivors:?}", failed_once.len(), Mutant::ALL.len());
     println!("mutants for which no seed was found yet: {unrecorded:?}");
     Ok(fine && survivors.is_empty())
+}
+
+/// Checks histories of locks for linearizability.
+fn histories(from: u64, to: u64) -> bool {
+    match linear::play::check(from..to, linear::play::Place::Memory) {
+        Ok(played) => {
+            let (done, fenced) = played.writes;
+            println!("histories {from}..{to}: {} calls, {done} writes, {fenced} fenced off, all explained", played.calls.len());
+            true
+        }
+        Err(why) => {
+            println!("histories {from}..{to}: {why}");
+            false
+        }
+    }
+}
+
+/// Histories in which this defect is planted must be inexplicable.
+fn is_caught_by_histories(mutant: Mutant) -> Result<bool> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--histories", "1..4", "--mutant", &mutant.name()]);
+    Ok(!command.stdin(Stdio::null()).stdout(Stdio::null()).status()?.success())
 }
 
 /// The example platform, its files by their path.

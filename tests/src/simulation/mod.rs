@@ -43,7 +43,7 @@ pub fn run_point(transition: &points::Transition, point: Option<points::Point>) 
 }
 
 /// Runs something on a fresh thread and a runtime of its own, whose clock jumps whenever nothing is left to do.
-fn in_virtual_time<T: Send + 'static>(play: impl AsyncFnOnce() -> T + Send + 'static) -> Result<T, String> {
+pub(crate) fn in_virtual_time<T: Send + 'static>(play: impl AsyncFnOnce() -> T + Send + 'static) -> Result<T, String> {
     let thread = std::thread::Builder::new().name("sim".to_owned()).stack_size(16 << 20).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
         let local = tokio::task::LocalSet::new();

@@ -352,7 +352,14 @@ impl Stage {
             if lease.token <= self.told_fence {
                 lock(&self.shared.judge).violation(format!("the fencing token {} came after {}", lease.token, self.told_fence));
             }
+            let stale = self.told_fence;
             self.told_fence = self.told_fence.max(lease.token);
+            // Whoever held it before must not write any more.
+            let mut tx = life.store.tx();
+            tx.fence(&name, stale);
+            if tx.commit(qm_store::Durability::Soon).await.is_ok() {
+                lock(&self.shared.judge).violation(format!("the stale token {stale} is let through beside {}", self.told_fence));
+            }
         }
     }
 

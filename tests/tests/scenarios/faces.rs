@@ -70,7 +70,8 @@ fn an_app_reports_for_its_parts() {
     let socket = world.operator.home().join("faces").join(&ns).join("app.sock");
     world.operator.until("the app face", |_| if socket.exists() { Ok(()) } else { Err("no socket".to_owned()) });
     let app = App::new(socket.clone(), &ns, "app-db");
-    let ask = |path: &str| http::call(&Place::Unix(socket.clone()), "GET", path, None).map(|a| (a.code, a.json())).unwrap_or((0, Value::Null));
+    let ask =
+        |path: &str| http::call(&Place::Unix(socket.clone()), "GET", path, None).map(|a| (a.code, a.json())).unwrap_or((0, Value::Null));
 
     // Nobody has spoken for it: what needs it waits.
     world.until_status("page", "waits for the part", |s| s["reason"] == "WaitingForDependency");
@@ -126,5 +127,8 @@ fn an_app_reports_for_its_parts() {
     world.settled(4);
     assert_eq!(ask(&format!("/usable/{ns}/app-db")).0, 200);
     assert_eq!(world.lives(), after);
-    assert_eq!(app.reloads.lock().expect("no panic").iter().map(|r| r["id"].to_string()).collect::<std::collections::BTreeSet<_>>().len(), 1);
+    assert_eq!(
+        app.reloads.lock().expect("no panic").iter().map(|r| r["id"].to_string()).collect::<std::collections::BTreeSet<_>>().len(),
+        1
+    );
 }

@@ -12,6 +12,7 @@ mod faults;
 mod folder;
 mod kill_points;
 mod leaves;
+mod locks;
 mod moving;
 mod platform;
 mod pulls;

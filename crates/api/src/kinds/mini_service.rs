@@ -9,6 +9,7 @@ use crate::availability::Availability;
 use crate::codes::Code;
 use crate::conditions::{Condition, Reason};
 use crate::field::{FieldPath, Problem};
+use crate::lock::LockStatus;
 use crate::name::Name;
 use crate::spec::container::{Container, SecretUse};
 use crate::spec::edge::{Edge, OnDown};
@@ -279,7 +280,7 @@ pub struct MiniServiceStatus {
     pub availability: Option<Availability>,
     /// The availability as a number from 1 (best) to 6; 0 when it is disabled.
     pub severity: u8,
-    /// Whether it may be used now.
+    /// Whether it may be used now: it is available enough, and nobody changes it.
     pub usable: bool,
     /// The availability is a last known one: it cannot be observed now.
     #[serde(default)]
@@ -307,6 +308,9 @@ pub struct MiniServiceStatus {
     pub dependencies: Vec<DependencyStatus>,
     /// Who depends on it.
     pub dependents: Dependents,
+    /// Who changes it or uses it under a lock, while somebody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<LockStatus>,
     /// The revision that is wanted; absent for forms without containers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,

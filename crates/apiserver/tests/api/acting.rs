@@ -205,3 +205,49 @@ async fn graph_and_overview_are_handed_through() {
     assert_eq!(show(world.get("/quaymaster/v1/graph").await), json!({"nodes": [], "edges": []}));
     assert_eq!(show(world.get("/quaymaster/v1/overview").await), json!({"version": "0.1.0"}));
 }
+
+#[tokio::test]
+async fn a_lock_is_shown_taken_renewed_checked_and_given_back() {
+    let world = World::filled().await;
+    let mut shown = String::new();
+    for (method, path, body) in [
+        ("GET", "lock", ""),
+        ("POST", "lock", r#"{"mode": "change", "holder": "a.1", "waitMs": 500, "termMs": 30000}"#),
+        ("POST", "lock", r#"{"mode": "use", "holder": "a.1"}"#),
+        ("POST", "lock/renew", r#"{"holder": "a.1", "token": 7, "mode": "use"}"#),
+        ("POST", "lock/release", r#"{"holder": "a.1", "token": 7}"#),
+        ("POST", "lock/check", r#"{"token": 7}"#),
+    ] {
+        let reply = world.ask(method, &format!("{N}/db/{path}"), "", body).await;
+        shown.push_str(&format!("{method} {path} {body}\n    {} {}\n", reply.status.as_u16(), reply.text()));
+    }
+    for (method, path, body) in [
+        ("POST", "lock", r#"{"mode": "use", "holder": "late"}"#),
+        ("POST", "lock", r#"{"mode": "change", "holder": "writer"}"#),
+        ("POST", "lock/check", r#"{"token": 6}"#),
+        ("POST", "lock/renew", r#"{"holder": "a.1", "token": 6}"#),
+        ("POST", "lock", "{}"),
+        ("POST", "lock", r#"{"mode": "use"}"#),
+        ("POST", "lock", r#"{"mode": "own", "holder": "a.1"}"#),
+        ("POST", "lock", r#"{"mode": "use", "holder": "a.1", "token": 7}"#),
+        ("POST", "lock/release", r#"{"holder": "a.1"}"#),
+        ("POST", "lock/check", r#"{"token": 7, "waitMs": 1}"#),
+        ("PUT", "lock", "{}"),
+        ("GET", "lock/renew", ""),
+        ("POST", "lock/break", "{}"),
+    ] {
+        let reply = world.ask(method, &format!("{N}/db/{path}"), "", body).await;
+        let status = reply.json();
+        let text = |key: &str| status[key].as_str().unwrap().to_owned();
+        shown.push_str(&format!(
+            "{method} {path} {body}\n    {} {}: {}  [retry after: {}]\n",
+            reply.status.as_u16(),
+            text("reason"),
+            text("message"),
+            reply.header("retry-after"),
+        ));
+    }
+    let gone = world.post(&format!("{N}/gone/lock"), &json!({"mode": "use", "holder": "a.1"})).await;
+    assert_eq!(gone.status, StatusCode::NOT_FOUND);
+    insta::assert_snapshot!(shown);
+}

@@ -15,7 +15,10 @@ use qm_api::field::{FieldPath, Place, Problem};
 use qm_api::kinds::intent::IntentSpec;
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::time::Timestamp;
-use qm_apiserver::{ActRequest, HeartbeatRequest, LogRequest, PlanAnswer, PlanRequest, PortError, Ports, Usable, face_router, router};
+use qm_apiserver::{
+    ActRequest, HeartbeatRequest, LockAct, LockReason, LockRequest, LogRequest, PlanAnswer, PlanRequest, PortError, Ports, Usable,
+    face_router, router,
+};
 use qm_store::backend::Memory;
 use qm_store::{CommitMode, Durability, Options, Outcome, Precondition, Store};
 use serde_json::{Value, json};
@@ -342,6 +345,21 @@ fn ports(
             };
             state.lock().unwrap().heartbeats.push(request);
             Box::pin(async move { answer })
+        }),
+        lock: Arc::new(|request: LockRequest| {
+            let answer = match &request.act {
+                LockAct::Acquire { mode, holder, wait_ms, term_ms } => match holder.as_str() {
+                    "late" => Err((LockReason::Changing, Some(3))),
+                    "writer" => Err((LockReason::InUse, Some(1))),
+                    _ => Ok(json!({"mode": mode, "holder": holder, "token": 7, "termMs": term_ms.unwrap_or(15_000), "waited": wait_ms})),
+                },
+                LockAct::Renew { token: 6, .. } | LockAct::Release { token: 6, .. } | LockAct::Check { token: 6 } => {
+                    Err((LockReason::Stale, None))
+                }
+                act => Ok(json!({"service": request.name, "act": format!("{act:?}")})),
+            };
+            let refused = |(reason, retry_after_seconds)| PortError::Locked { reason, message: "not now".to_owned(), retry_after_seconds };
+            Box::pin(async move { answer.map_err(refused) })
         }),
         logs: Arc::new(move |request| {
             logs.lock().unwrap().push(request.clone());

@@ -405,5 +405,5 @@ fn suspend(plan: &mut Plan, by: Option<&str>) {
 }
 
 fn step(desired: &DesiredNetwork, action: Action, cause: Cause, waits: Vec<Wait>) -> Step {
-    Step { action, object: desired.key.clone(), slot: 0, cause, waits, after: Vec::new(), needs_approval: false }
+    Step { action, object: desired.key.clone(), slot: 0, cause, waits, after: Vec::new(), needs_approval: false, needs: None }
 }

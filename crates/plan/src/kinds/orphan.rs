@@ -23,6 +23,7 @@ pub fn plan_orphans(containers: &[Arc<Container>], networks: &[Arc<Network>], ap
             waits: Vec::new(),
             after,
             needs_approval: !planted(Mutant::OrphansGo),
+            needs: None,
         };
         // One approval frees the whole chain of one container: the removal is what is approved.
         let remove = step(Action::RemoveContainer { container: container.id.clone() }, Vec::new());
@@ -53,6 +54,7 @@ pub fn plan_orphans(containers: &[Arc<Container>], networks: &[Arc<Network>], ap
             waits: Vec::new(),
             after: Vec::new(),
             needs_approval: true,
+            needs: None,
         };
         if !approvals.contains(&step.hash()) {
             step.waits.push(Wait::Approval);

@@ -10,6 +10,7 @@ use qm_plan::check::check;
 use qm_plan::desired::{DesiredService, Files, MountSource, Rollout};
 use qm_plan::kinds::mini_service::{Context, DriftMemory, Gate, PendingReload, plan_service};
 use qm_plan::leaf::spec_hash;
+use qm_plan::locks::Standing;
 use qm_plan::observed::{Attachment, Container, EngineHealth, Health, Image, Network, Place, RunState, ServiceView};
 use qm_plan::own::is_healthy;
 use qm_plan::plan::{Plan, Revision};
@@ -42,6 +43,7 @@ pub(crate) struct Model {
     pub(crate) reload: Option<PendingReload>,
     pub(crate) stopped_for: Option<ObjectKey>,
     pub(crate) stopped: BTreeMap<Name, Option<Timestamp>>,
+    pub(crate) lock: Standing,
     pub(crate) last: Plan,
     pub(crate) images: BTreeSet<Name>,
     pub(crate) healthy: bool,
@@ -88,6 +90,7 @@ impl Model {
             stopped_for: None,
             stopped: BTreeMap::new(),
             suspended: None,
+            lock: Standing::Free,
             last: Plan::default(),
             images: BTreeSet::new(),
             healthy: true,
@@ -151,6 +154,7 @@ impl Model {
             flapping: None,
             brake: self.brake.clone(),
             dependents_leaving: Vec::new(),
+            lock: self.lock.clone(),
             not_adoptable: self.not_adoptable.clone(),
             drift: &self.drift,
         };

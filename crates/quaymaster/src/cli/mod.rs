@@ -11,6 +11,7 @@ pub(crate) mod get;
 pub(crate) mod graph;
 pub(crate) mod init;
 pub(crate) mod intents;
+pub(crate) mod lock;
 pub(crate) mod markdown;
 mod misc;
 pub(crate) mod plan;
@@ -73,6 +74,7 @@ pub(crate) enum Command {
     Retry(intents::RetryArgs),
     Restart(intents::RestartArgs),
     Rollback(intents::RollbackArgs),
+    Lock(lock::LockArgs),
     Backup(store::BackupArgs),
     Restore(store::RestoreArgs),
     Explain(misc::ExplainArgs),
@@ -111,6 +113,8 @@ pub(crate) enum End {
     Unreachable,
     /// 4: timed out, already reported.
     TimedOut,
+    /// The code of a command that was run.
+    Command(u8),
 }
 
 impl End {
@@ -121,6 +125,7 @@ impl End {
             Self::Invalid => 2,
             Self::Unreachable => 3,
             Self::TimedOut => 4,
+            Self::Command(code) => code,
         }
     }
 }
@@ -234,6 +239,7 @@ fn dispatch(command: Command) -> Done {
         Command::Retry(args) => block_on(intents::retry(&args)),
         Command::Restart(args) => block_on(intents::restart(&args)),
         Command::Rollback(args) => block_on(intents::rollback(&args)),
+        Command::Lock(args) => block_on(lock::lock(&args)),
         Command::Backup(args) => block_on(store::backup(&args)),
         Command::Restore(args) => store::restore(&args),
         Command::Explain(args) => misc::explain(&args),
@@ -336,15 +342,21 @@ mod tests {
             "quaymaster restore file --data-dir /d",
             "quaymaster events --for MSVC/app -w",
             "quaymaster schema --crd",
+            "quaymaster lock msvc/db -n notify --change --wait 30s -- pg_dump -f x",
+            "quaymaster lock db -o json",
         ];
         for line in lines {
             if let Err(error) = Cli::try_parse_from(line.split(' ')) {
                 panic!("{line}: {error}");
             }
         }
-        for line in
-            ["quaymaster wait", "quaymaster wait msvc/a --for gone", "quaymaster run --settle 2", "quaymaster reconcile --all msvc/a"]
-        {
+        for line in [
+            "quaymaster wait",
+            "quaymaster wait msvc/a --for gone",
+            "quaymaster run --settle 2",
+            "quaymaster reconcile --all msvc/a",
+            "quaymaster lock msvc/a --use",
+        ] {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
         }

@@ -82,6 +82,12 @@ impl Fake {
         run(&[arguments, &["--socket", socket]].concat(), self.folder())
     }
 
+    /// Runs the program against this operator, with a command of its own behind `--`.
+    pub(crate) fn run_before(&self, arguments: &[&str], command: &[&str]) -> Ran {
+        let socket = self.socket.to_str().expect("a plain path");
+        run(&[arguments, &["--socket", socket, "--"], command].concat(), self.folder())
+    }
+
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().expect("nobody panics").clone()
     }

@@ -2,6 +2,7 @@
 
 mod commands;
 mod fake;
+mod lock;
 mod offline;
 mod sandbox;
 mod wait;

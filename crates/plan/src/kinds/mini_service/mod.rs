@@ -4,6 +4,7 @@
 //! safe: the next pass sees the half-done work and goes on from there. Start at [`plan_service`].
 
 mod drift;
+mod lock;
 mod rollout;
 mod slot;
 mod target;
@@ -20,6 +21,7 @@ use qm_api::spec::edge::Start;
 use qm_api::time::Timestamp;
 
 use crate::desired::{DesiredContainer, DesiredService, Form, Rollout};
+use crate::locks::Standing;
 use crate::observed::{Container, Gap, Image, RunState, ServiceView};
 use crate::plan::{Finding, Plan, Revision};
 use crate::reload::{RELOADS, Verb};
@@ -156,6 +158,8 @@ pub struct Context<'a> {
     pub dependents_leaving: Vec<ObjectKey>,
     /// What is remembered of drift.
     pub drift: &'a DriftMemory,
+    /// How the service's lock stands for us.
+    pub lock: Standing,
     /// Why containers that are to be adopted are not, in words; empty where all is well.
     pub not_adoptable: Vec<String>,
 }
@@ -217,6 +221,7 @@ pub fn plan_service(desired: &DesiredService, ctx: &Context<'_>) -> Plan {
         plan.steps.iter_mut().for_each(|step| step.waits.push(Wait::Suspended { by: by.clone() }));
         plan.finalized = false;
     }
+    lock::need_change(spec, ctx, &mut plan);
     plan
 }
 
@@ -280,7 +285,16 @@ impl Planner<'_> {
     }
 
     fn step(&self, slot: u32, action: Action, cause: Cause) -> Step {
-        Step { action, object: self.desired.key.clone(), slot, cause, waits: Vec::new(), after: Vec::new(), needs_approval: false }
+        Step {
+            action,
+            object: self.desired.key.clone(),
+            slot,
+            cause,
+            waits: Vec::new(),
+            after: Vec::new(),
+            needs_approval: false,
+            needs: None,
+        }
     }
 
     fn grace_seconds(&self) -> i64 {
