@@ -45,6 +45,8 @@ impl Controller {
         let mut made: BTreeMap<usize, Name> = BTreeMap::new();
         let mut executed = Executed::default();
         let mut touched: BTreeSet<Thing> = BTreeSet::new();
+        // The first step that needs the change takes it, the others find it.
+        let turn = &tokio::sync::Mutex::new(());
         let mut running = FuturesUnordered::new();
         loop {
             for index in &runnable {
@@ -55,7 +57,10 @@ impl Controller {
                     running.push(async move {
                         let is_held = match step.needs {
                             None => true,
-                            Some(Lease::Change) => self.locks.take(key).await == Standing::Ours,
+                            Some(Lease::Change) => {
+                                let _turn = turn.lock().await;
+                                self.locks.take(key).await == Standing::Ours
+                            }
                         };
                         (*index, if is_held { Some(self.take(key, step, &made).await) } else { None })
                     });
