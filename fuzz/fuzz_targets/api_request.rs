@@ -13,7 +13,7 @@ use libfuzzer_sys::fuzz_target;
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::time::Timestamp;
 use qm_apiserver::{
-    ActRequest, LockAct, LockReason, LockRequest, LogRequest, LogStream, PlanAnswer, PlanRequest, PortError, Ports, Usable, router,
+    ActRequest, HeartbeatRequest, LockAct, LockReason, LockRequest, LogRequest, LogStream, PlanAnswer, PlanRequest, PortError, Ports, Usable, router,
 };
 use qm_store::backend::Memory;
 use qm_store::{CommitMode, Durability, Options, Store};
@@ -44,13 +44,20 @@ fn ports() -> Ports {
         }),
         graph: Arc::new(|| json!({"nodes": [], "edges": []})),
         overview: Arc::new(|| json!({})),
-        usable: Arc::new(|namespace: &str, name: &str| {
+        usable: Arc::new(|namespace: &str, name: &str, _: Option<&str>| {
             (name == "db").then(|| Usable {
                 body: json!({"namespace": namespace, "service": name}),
                 usable: true,
                 retry_after_seconds: None,
             })
         }),
+        usable_all: Arc::new(|namespace: &str| {
+            let db = Usable { body: json!({"namespace": namespace, "service": "db"}), usable: true, retry_after_seconds: None };
+            ("boot-1".to_owned(), vec![db])
+        }),
+        changes: Arc::new(|| tokio::sync::watch::Sender::new(0).subscribe()),
+        reloads: Arc::new(|_: &str| Vec::new()),
+        heartbeat: Arc::new(|request: HeartbeatRequest| Box::pin(async move { Ok(json!({"service": request.name})) })),
         lock: Arc::new(|request: LockRequest| {
             Box::pin(async move {
                 match request.act {
@@ -127,7 +134,7 @@ async fn answer(router: &Router, request: Request<Body>) {
             _ => break,
         }
     }
-    let plain = ["/healthz", "/livez", "/readyz", "/usable"].iter().any(|p| path.starts_with(p));
+    let plain = ["/healthz", "/livez", "/readyz", "/usable", "/watch"].iter().any(|p| path.starts_with(p));
     if parts.status.is_client_error() && !is_head && !plain {
         let status: Value = serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{line}: {} is no JSON: {error}", parts.status));
         assert_eq!((&status["kind"], &status["code"]), (&json!("Status"), &json!(parts.status.as_u16())), "{line}");

@@ -80,7 +80,7 @@ pub fn router(store: Store, ports: Ports) -> Router {
     })
 }
 
-/// The app face of one namespace: whether its services may be used, the watch of that, and what apps say of their parts. Everything else,
+/// The app face of one namespace: whether its services may be used, the watch of that, their locks, and what apps say of their parts. Everything else,
 /// and every other namespace, is not there.
 pub fn face_router(store: Store, ports: Ports, namespace: String) -> Router {
     let whole = router(store, ports);
@@ -91,7 +91,8 @@ pub fn face_router(store: Store, ports: Ports, namespace: String) -> Router {
                 Route::Usable { namespace: asked, .. }
                 | Route::UsableAll { namespace: asked }
                 | Route::WatchUsable { namespace: asked }
-                | Route::Heartbeat { namespace: asked, .. },
+                | Route::Heartbeat { namespace: asked, .. }
+                | Route::Lock { namespace: asked, .. },
             ) => asked == namespace,
             _ => false,
         };

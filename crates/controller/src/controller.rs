@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::mirror::Refresher;
 use crate::pulls::{self, Pulls};
 use crate::records::{self, REVISIONS_KEPT, RevisionRecord, RollbackRecord};
-use crate::world::{Seed, World};
+use crate::world::{Blocked, Seed, World};
 
 /// Calls that change the engine, under way at once. Measured: eight are as fast as sixteen, four are slower.
 pub const PARALLEL_WRITES: usize = 8;
@@ -322,6 +322,19 @@ impl Controller {
         self.events.record(Happening { object: key.clone(), uid, kind, reason, message: message.into() });
     }
 
+    /// Takes what persons have blocked, as the store has it now. Costs nothing where nobody has blocked anything.
+    pub(crate) fn look_at_blocks(&self) {
+        let (snapshot, now) = (self.store.snapshot(), self.clock.now());
+        let is_any = intents::active(&snapshot, now.wall).iter().any(|(_, i)| i.act == qm_api::kinds::intent::Act::Block);
+        let mut blocked = BTreeMap::new();
+        for object in snapshot.list(mini_service::KIND, None).filter(|_| is_any) {
+            let Some((words, until)) = intents::block(&snapshot, object, now.wall) else { continue };
+            let until_ms = until.map(|until| now.mono_ms.saturating_add(until.millis_since(now.wall).max(0) as u64));
+            blocked.insert(object.key.clone(), Blocked { words, until_ms });
+        }
+        self.world.set_blocked(blocked);
+    }
+
     /// Takes what the statuses in the store say of the time before this process: settled generations and last known availability.
     pub fn seed(&self) {
         let snapshot = self.store.snapshot();
@@ -356,6 +369,7 @@ impl Controller {
             }
         }
         self.world.seed(recorded);
+        self.look_at_blocks();
     }
 
     /// When the last pass of every object was clean, and nothing waits: for tests and `/readyz`.

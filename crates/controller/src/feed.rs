@@ -83,9 +83,15 @@ impl Controller {
                         }
                     }
                 }
+                let is_new = |change: &&qm_store::Change| change.previous.is_none() && change.object.key.kind == SERVICE;
+                let has_new = batch.changes.iter().any(|change| is_new(&change));
                 if !wanted.is_empty() {
                     let graph = edges_changed.then(|| graph(&snapshot));
                     self.world.want(wanted, graph);
+                }
+                if has_new {
+                    // A block of a namespace covers what comes into it.
+                    self.look_at_blocks();
                 }
             }
         }

@@ -83,6 +83,16 @@ pub fn suspension(snapshot: &Snapshot, object: &Object, now: Timestamp) -> Optio
     Some(words)
 }
 
+/// Who blocked an object, in words, and until when, if anybody did.
+pub fn block(snapshot: &Snapshot, object: &Object, now: Timestamp) -> Option<(String, Option<Timestamp>)> {
+    let (_, intent) = active(snapshot, now).into_iter().find(|(_, i)| i.act == Act::Block && covers(&i.scope, object))?;
+    let words = match intent.reason.as_str() {
+        "" => format!("blocked by {}", intent.actor),
+        reason => format!("blocked by {}: {reason}", intent.actor),
+    };
+    Some((words, intent.until))
+}
+
 /// The hashes of steps that people approved.
 pub fn approvals(snapshot: &Snapshot, now: Timestamp) -> BTreeSet<String> {
     active(snapshot, now).into_iter().filter(|(_, i)| i.act == Act::Approve).filter_map(|(_, i)| i.step_hash).collect()

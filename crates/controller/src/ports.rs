@@ -168,9 +168,28 @@ impl Operator {
                 controller.put_rollback(&mut tx, &object.key, &record);
             }
             Act::Reconcile => {}
-            Act::Adopt | Act::Block | Act::Unblock => {}
+            Act::Block => {
+                if !covered.iter().any(|o| o.key.kind == SERVICE) {
+                    return Err(AskError::Invalid("there is no service in that scope to block".to_owned()));
+                }
+                tx.create(intent.clone());
+            }
+            Act::Unblock => {
+                let ended: Vec<ObjectKey> = intents::active(&snapshot, now)
+                    .into_iter()
+                    .filter(|(_, i)| i.act == Act::Block && is_within(&i.scope, &request.scope))
+                    .map(|(key, _)| key)
+                    .collect();
+                if ended.is_empty() {
+                    return Err(AskError::NotFound("nothing in that scope is blocked".to_owned()));
+                }
+                for key in ended {
+                    tx.delete(key, Precondition::default(), now);
+                }
+            }
+            Act::Adopt => {}
         }
-        let stored = matches!(request.act, Act::Suspend | Act::Approve);
+        let stored = matches!(request.act, Act::Suspend | Act::Approve | Act::Block);
         if !stored {
             // The record of what was asked for is kept as long as an approval is, for `describe`.
             tx.create(intent.clone());
@@ -183,6 +202,9 @@ impl Operator {
         let stored = committed.outcomes.iter().map(|o| o.object()).find(|o| o.key == intent.key);
         let intent = stored.map_or(intent, |o| (**o).clone());
         self.sources.poke();
+        if matches!(request.act, Act::Block | Act::Unblock) {
+            controller.look_at_blocks();
+        }
         for object in &covered {
             if matches!(request.act, Act::Retry) {
                 controller.remember(&object.key, |m| {
@@ -203,7 +225,7 @@ impl Operator {
             waiting.iter().for_each(|key| controller.world.queue.add(key));
         }
         controller.world.mark_status(covered.iter().map(|o| o.key.clone()));
-        if matches!(request.act, Act::Suspend | Act::Resume | Act::Retry | Act::Restart | Act::Rollback) {
+        if matches!(request.act, Act::Suspend | Act::Resume | Act::Retry | Act::Restart | Act::Rollback | Act::Block | Act::Unblock) {
             for object in &covered {
                 let words = format!("{} by {}{}", request.act.word(), spec.actor, reason_text(&spec.reason));
                 controller.tell(&object.key, crate::events::EventType::Normal, qm_api::conditions::Reason::Intent, words);

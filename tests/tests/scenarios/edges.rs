@@ -130,6 +130,36 @@ fn a_planned_change_is_no_loss_and_a_new_revision_reloads_who_asks_for_it() {
     assert_eq!(world.reconcile_all(4), 0);
 }
 
+#[test]
+fn what_a_person_blocks_is_not_used_and_nobody_reloads_for_it() {
+    let follows = json!({ "service": "db", "onDown": "Stop", "tolerate": "0s", "onUp": "Restart", "debounce": "500ms" });
+    let mut world = World::up(&[web("db"), web("app").edge(follows), web("page").needs("app")]);
+    let (ns, before) = (world.namespace.clone(), world.lives());
+    let blocked = world.operator.cli(&["block", "msvc/db", "-n", &ns, "--reason", "restore under way"]);
+    assert!(blocked.status.success(), "{blocked:?}");
+    let status = world.until_status("db", "is blocked", |s| s["severity"] == 4);
+    assert_eq!((status["reason"].as_str(), status["usable"].as_bool()), (Some("BlockedByPerson"), Some(false)));
+    assert!(status["message"].as_str().unwrap_or_default().ends_with(": restore under way"), "{status}");
+    world.until_status("app", "follows its edge", |s| s["severity"] == 4 && s["reason"] == "DependencyChanging");
+    world.until_status("page", "follows too", |s| s["severity"] == 4);
+    // It is durable.
+    world.operator.kill();
+    world.operator.start();
+    world.until_status("db", "is blocked over a restart", |s| s["reason"] == "BlockedByPerson");
+    world.quiet();
+    assert_eq!(world.lives(), before, "nobody is stopped for what a person means");
+    assert!(world.operator.cli(&["unblock", "msvc/db", "-n", &ns]).status.success());
+    world.settled(3);
+    world.quiet();
+    assert_eq!(world.lives(), before, "and nobody reloads when it is over");
+    // One with an end ends by itself.
+    assert!(world.operator.cli(&["block", "msvc/db", "-n", &ns, "--for", "2s"]).status.success());
+    world.until_status("db", "is blocked", |s| s["severity"] == 4);
+    world.settled(3);
+    let twice = world.operator.cli(&["unblock", "msvc/db", "-n", &ns]);
+    assert_eq!(twice.status.code(), Some(1), "{twice:?}");
+}
+
 /// Something outside that answers HTTP, and can be stopped.
 struct Stub {
     port: u16,

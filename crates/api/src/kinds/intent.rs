@@ -67,7 +67,7 @@ impl Act {
 
     /// Whether this version carries it out.
     pub const fn is_supported(self) -> bool {
-        matches!(self, Act::Suspend | Act::Resume | Act::Approve | Act::Retry | Act::Restart | Act::Reconcile | Act::Rollback)
+        !matches!(self, Act::Adopt)
     }
 }
 

@@ -44,6 +44,8 @@ async fn an_app_sees_its_own_namespace_and_nothing_else() {
         ("POST", "/usable/shop/db", StatusCode::METHOD_NOT_ALLOWED),
         ("GET", "/apis/quaymaster.dev/v1alpha1/miniservices", StatusCode::NOT_FOUND),
         ("POST", "/apis/quaymaster.dev/v1alpha1/namespaces/shop/miniservices/db/restart", StatusCode::NOT_FOUND),
+        ("GET", "/apis/quaymaster.dev/v1alpha1/namespaces/shop/miniservices/db/lock", StatusCode::OK),
+        ("GET", "/apis/quaymaster.dev/v1alpha1/namespaces/other/miniservices/db/lock", StatusCode::NOT_FOUND),
         ("POST", "/quaymaster/v1/plan", StatusCode::NOT_FOUND),
         ("GET", "/quaymaster/v1/overview", StatusCode::NOT_FOUND),
         ("GET", "/quaymaster/v1/backup", StatusCode::NOT_FOUND),

@@ -9,6 +9,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use qm_api::availability::Availability;
 use qm_api::conditions::Reason;
 use qm_api::graph::Graph;
 use qm_api::meta::ObjectKey;
@@ -19,7 +20,7 @@ use qm_plan::availability::{DownCause, Engine, Epoch, Remembered, Settings, Snap
 use qm_plan::budget::{Budget, Spent};
 use qm_plan::desired::{DesiredNetwork, DesiredService};
 use qm_plan::observed::{Container, Health, Image, Network, Report};
-use qm_plan::own::{Trouble, own_health};
+use qm_plan::own::{Own, Trouble, own_health};
 use qm_plan::stamp::Stamp;
 use tokio::sync::{Notify, watch};
 
@@ -72,6 +73,8 @@ pub(crate) struct Inner {
     /// Failed starts, per replica: an engine that was restarted ends every replica once, and that is no crash loop.
     pub(crate) exits: BTreeMap<ObjectKey, BTreeMap<u32, Spent>>,
     pub(crate) expected_exits: BTreeSet<Name>,
+    /// What persons have blocked.
+    pub(crate) blocked: BTreeMap<ObjectKey, Blocked>,
     /// What apps said last of their parts.
     pub(crate) reports: BTreeMap<ObjectKey, Said>,
     /// When a container of each service last ended, by the engine's clock.
@@ -108,7 +111,8 @@ impl Inner {
     fn next_deadline_ms(&self) -> Option<u64> {
         let speaks = |said: &&Said| !matches!(said.report, Report::Silent { .. });
         let silence = self.reports.values().filter(speaks).map(|said| said.silent_at_ms).min();
-        self.engine.next_deadline_ms().into_iter().chain(silence).min()
+        let ends = self.blocked.values().filter_map(|blocked| blocked.until_ms);
+        self.engine.next_deadline_ms().into_iter().chain(silence).chain(ends).min()
     }
 }
 
@@ -139,6 +143,7 @@ impl World {
             troubles: BTreeMap::new(),
             exits: BTreeMap::new(),
             expected_exits: BTreeSet::new(),
+            blocked: BTreeMap::new(),
             reports: BTreeMap::new(),
             last_ended: BTreeMap::new(),
             engine: Engine::default(),
@@ -350,6 +355,17 @@ impl World {
         self.lock().troubles.get(key).cloned()
     }
 
+    /// Takes what persons have blocked.
+    pub(crate) fn set_blocked(&self, blocked: BTreeMap<ObjectKey, Blocked>) {
+        let mut inner = self.lock();
+        if inner.blocked == blocked {
+            return;
+        }
+        let touched: BTreeSet<ObjectKey> = inner.blocked.keys().chain(blocked.keys()).cloned().collect();
+        inner.blocked = blocked;
+        self.settle(inner, touched);
+    }
+
     /// Keeps what an app says of a part of it.
     pub(crate) fn with_report(&self, key: &ObjectKey, said: Said) {
         let mut inner = self.lock();
@@ -399,6 +415,8 @@ impl World {
         let mut inner = self.lock();
         let now = self.clock.now();
         let mut changed: BTreeSet<ObjectKey> = inner.engine.advance(now).into_iter().collect();
+        let is_over = |blocked: &Blocked| blocked.until_ms.is_some_and(|until| until <= now.mono_ms);
+        changed.extend(inner.blocked.extract_if(.., |_, blocked| is_over(blocked)).map(|(key, _)| key));
         for (key, said) in &mut inner.reports {
             if said.silent_at_ms <= now.mono_ms && !matches!(said.report, Report::Silent { .. }) {
                 said.report = Report::Silent { patience_ms: said.patience_ms };
@@ -443,7 +461,10 @@ impl World {
         for key in &touched {
             let Some(desired) = inner.services.get(key).cloned() else { continue };
             let view = inner.service_view(&desired, &BTreeSet::new());
-            let own = own_health(&desired, &view, inner.troubles.get(key));
+            let own = match inner.blocked.get(key).filter(|_| desired.off.is_none()) {
+                Some(blocked) => Own::seen(Availability::TemporarilyUnavailable, Reason::BlockedByPerson, blocked.words.clone()),
+                None => own_health(&desired, &view, inner.troubles.get(key)),
+            };
             changed.extend(inner.engine.observe(key, own, now));
         }
         inner.snapshot = inner.engine.snapshot();
@@ -519,6 +540,15 @@ pub struct Seed {
     pub since: Timestamp,
     /// What was counted of it.
     pub epoch: Option<EpochRecord>,
+}
+
+/// That a person has blocked a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// Who, and why.
+    pub words: String,
+    /// When it ends by itself, in monotonic milliseconds.
+    pub until_ms: Option<u64>,
 }
 
 /// A change of what is wanted.

@@ -200,6 +200,8 @@ impl Node {
             return Standing::Down { cause: worst.unwrap_or(DownCause::Unknown), own_change: false };
         }
         let cause = match &self.own {
+            // A person means it as much as we do.
+            Own::Seen { reason: Reason::BlockedByPerson, .. } => DownCause::Changing,
             Own::Seen { .. } if self.changing => DownCause::Changing,
             Own::Seen { .. } => DownCause::Failed,
             // A failure that was seen goes on while nobody can see whether it has ended.
@@ -210,7 +212,8 @@ impl Node {
 
     /// A failure of what everything rests on is one of the system. What is only on its way up, or being changed, has not failed.
     fn escalated(&self, availability: Availability) -> Availability {
-        let has_failed = self.history.was_usable || availability == Availability::Unavailable;
+        let is_blocked = matches!(self.own, Own::Seen { reason: Reason::BlockedByPerson, .. });
+        let has_failed = !is_blocked && (self.history.was_usable || availability == Availability::Unavailable);
         if self.critical && !availability.is_usable() && has_failed && !self.changing { Availability::SystemFailure } else { availability }
     }
 

@@ -222,8 +222,8 @@ pub(crate) fn advice(cause: &Cause<'_>) -> Advice {
         Some(Reason::ConfigurationRefused) => ("when its manifest is changed: the engine refuses it", vec![describe]),
         Some(Reason::PortTaken) => ("by itself, when the host port is free", vec![describe, retry]),
         Some(Reason::DiskFull) => ("by itself, when the disk has space", vec!["docker system df".to_owned(), retry]),
+        Some(Reason::BlockedByPerson) => ("when it is unblocked, or the block ends", vec![format!("quaymaster unblock {target}")]),
         Some(Reason::Suspended) => ("when it is resumed", vec![format!("quaymaster resume {target}")]),
-        Some(Reason::BlockedByPerson) => ("when it is unblocked, or the block ends", vec![describe]),
         Some(Reason::ApprovalNeeded | Reason::PruneHeld | Reason::NetworkInUse) => {
             ("when you approve the step that waits", vec!["quaymaster plan    (prints the hash to approve)".to_owned()])
         }

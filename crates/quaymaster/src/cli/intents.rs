@@ -1,4 +1,4 @@
-//! The acts of a person: `reconcile`, `suspend`, `resume`, `approve`, `retry`, `restart`, `rollback`. Each is one POST, answered with the `Intent` that
+//! The acts of a person: `reconcile`, `suspend`, `resume`, `block`, `unblock`, `approve`, `retry`, `restart`, `rollback`. Each is one POST, answered with the `Intent` that
 //! was recorded. Start at [`post`].
 
 use clap::Args;
@@ -82,6 +82,42 @@ pub(crate) struct ResumeArgs {
     /// All objects of one source, by its id (see `status`)
     #[arg(long, value_name = "ID", conflicts_with_all = ["target", "namespace", "all"])]
     source: Option<String>,
+    #[command(flatten)]
+    why: Why,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Say that a service is not to be used
+///
+/// It is TemporarilyUnavailable for everybody, and those that depend on it follow their edges, until it is unblocked. Its containers go on
+/// running and being looked after. Nobody is stopped or reloaded because of it.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quaymaster block msvc/db -n notify --for 30m --reason 'restore under way'
+  quaymaster block -n notify")]
+pub(crate) struct BlockArgs {
+    #[command(flatten)]
+    about: Wide,
+    /// Unblock by itself after this time
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    lasting: Option<Duration>,
+    #[command(flatten)]
+    why: Why,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Let a blocked service be used again
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quaymaster unblock msvc/db -n notify
+  quaymaster unblock --all")]
+pub(crate) struct UnblockArgs {
+    #[command(flatten)]
+    about: Wide,
     #[command(flatten)]
     why: Why,
     #[command(flatten)]
@@ -269,6 +305,17 @@ pub(crate) async fn suspend(args: &SuspendArgs) -> Done {
 pub(crate) async fn resume(args: &ResumeArgs) -> Done {
     let request = Request::about(Act::Resume, &args.about, args.source.as_deref())?;
     post(&args.connect.client(), &Request { reason: args.why.reason.as_deref(), ..request }, "is resumed").await
+}
+
+pub(crate) async fn block(args: &BlockArgs) -> Done {
+    let request = Request::about(Act::Block, &args.about, None)?;
+    let request = Request { lasting: args.lasting, reason: args.why.reason.as_deref(), ..request };
+    post(&args.connect.client(), &request, "is blocked").await
+}
+
+pub(crate) async fn unblock(args: &UnblockArgs) -> Done {
+    let request = Request::about(Act::Unblock, &args.about, None)?;
+    post(&args.connect.client(), &Request { reason: args.why.reason.as_deref(), ..request }, "may be used again").await
 }
 
 pub(crate) async fn retry(args: &RetryArgs) -> Done {
