@@ -485,11 +485,11 @@ impl Judge {
             return;
         }
         let has_successor = others.iter().any(|o| o.slot() == slot);
-        if !has_successor && let Some(judged) = self.stirs.before_stop(&self.town, owner, now) {
-            if let Err(wrong) = judged {
-                self.violation(format!("{wrong}: {what}"));
-            }
-            return;
+        match self.stirs.before_stop(&self.town, owner, now) {
+            Some(Ok(())) => return,
+            // With a successor it may be a replacement like any other.
+            Some(Err(wrong)) if !has_successor => return self.violation(format!("{wrong}: {what}")),
+            Some(Err(_)) | None => {}
         }
         // A volume without a name that is carried along must not have two writers: there the old one ends first all the same.
         let carries = others.iter().filter(|o| o.slot() == slot).any(|o| !o.anonymous.is_empty()) || !container.anonymous.is_empty();

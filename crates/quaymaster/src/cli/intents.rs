@@ -95,7 +95,7 @@ pub(crate) struct ResumeArgs {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
-  quaymaster block msvc/db -n notify --for 30m --reason 'restore under way'
+  quaymaster block msvc/db -n notify --for 30m --reason restore
   quaymaster block -n notify")]
 pub(crate) struct BlockArgs {
     #[command(flatten)]
