@@ -285,7 +285,7 @@ impl Controller {
         let mut tx = self.store.tx();
         let mut any = false;
         let revisions = list.iter().map(|r| records::revision_key(key, r.revision.number));
-        let others = [records::PENDING_RELOAD, records::EPOCH, records::ROLLBACK, records::RELOADS, records::STOPPED]
+        let others = [records::PENDING_RELOAD, records::EPOCH, records::ROLLBACK, records::RELOADS, records::STOPPED, records::JOB_RESULTS]
             .map(|kind| ObjectKey::new(kind, key.namespace.clone(), key.name.clone()));
         self.world.forget_adopted(key);
         for record in revisions.chain(others).chain([records::adoption_key(key)]) {

@@ -148,9 +148,14 @@ impl Operator {
                     self.want_restart(&mut tx, object, &spec);
                 }
             }
+            Act::Run => {
+                let [object] = covered.as_slice() else { return Err(AskError::Invalid("a run names one job".to_owned())) };
+                controller.want_run(&mut tx, object, &spec.actor, &spec.reason)?;
+            }
             Act::Retry => {
                 // What was rolled back is tried again.
                 for object in &covered {
+                    controller.forgive_job(&mut tx, object);
                     let record = ObjectKey::new(ROLLBACK, object.key.namespace.clone(), object.key.name.clone());
                     if snapshot.get(&record).is_some() {
                         tx.delete(record, Precondition::default(), now);
@@ -206,7 +211,7 @@ impl Operator {
             waiting.iter().for_each(|key| controller.world.queue.add(key));
         }
         controller.world.mark_status(covered.iter().map(|o| o.key.clone()));
-        if matches!(request.act, Act::Suspend | Act::Resume | Act::Retry | Act::Restart | Act::Rollback) {
+        if matches!(request.act, Act::Suspend | Act::Resume | Act::Retry | Act::Restart | Act::Run | Act::Rollback) {
             for object in &covered {
                 let words = format!("{} by {}{}", request.act.word(), spec.actor, reason_text(&spec.reason));
                 controller.tell(&object.key, crate::events::EventType::Normal, qm_api::conditions::Reason::Intent, words);

@@ -127,11 +127,11 @@ impl Controller {
         // What cannot be seen is what it was.
         let is_blind = !view.gaps.is_empty();
         let (old_counts, old_slots) = old.as_ref().filter(|_| is_blind).map(|s| (s.replicas, s.slots.clone())).unzip();
-        let counts = old_counts.unwrap_or_else(|| desired.container().map(|_| replicas(&desired, &view)));
+        let counts = old_counts.unwrap_or_else(|| desired.replicated().map(|_| replicas(&desired, &view)));
         let dependents = graph.dependents(key);
         let revisions = self.revisions_of(key);
         let mut conditions = old.map(|s| s.conditions).unwrap_or_default();
-        let is_whole = counts.is_none_or(|c| c.healthy >= c.wanted) && (desired.container().is_some() || node.own.availability.is_usable());
+        let is_whole = counts.is_none_or(|c| c.healthy >= c.wanted) && (desired.replicated().is_some() || node.own.availability.is_usable());
         let pulling = memory.pulling.as_deref().map(|image| self.pulls.words(image));
         for condition in conditions_of(object, node, &memory, is_whole, suspended.as_deref(), pulling.as_deref(), self.now()) {
             set_condition(&mut conditions, condition);
@@ -170,6 +170,7 @@ impl Controller {
                 count: dependents.len() as u32,
                 names: dependents.iter().take(NAMED).map(|d| format!("{}/{}", d.namespace, d.name)).collect(),
             },
+            job: self.job_status(&desired),
             revision: match &desired.rollout {
                 Rollout::RolledBack { to, .. } => Some(*to),
                 Rollout::Wanted | Rollout::Paused { .. } => revisions.first().map(|r| r.revision.number),

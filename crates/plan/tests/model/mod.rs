@@ -355,6 +355,7 @@ impl Model {
             revision,
             slot,
             image: spec.image.as_str().into(),
+            job: None,
         };
         let id = format!("p{}", self.next_id).into();
         let container = self.add(id, &name, stamp, image_id, state);
