@@ -11,6 +11,7 @@ pub(crate) mod get;
 pub(crate) mod graph;
 pub(crate) mod init;
 pub(crate) mod intents;
+pub(crate) mod job;
 pub(crate) mod markdown;
 mod misc;
 pub(crate) mod plan;
@@ -73,6 +74,7 @@ pub(crate) enum Command {
     Retry(intents::RetryArgs),
     Restart(intents::RestartArgs),
     Rollback(intents::RollbackArgs),
+    Job(job::JobArgs),
     Backup(store::BackupArgs),
     Restore(store::RestoreArgs),
     Explain(misc::ExplainArgs),
@@ -234,6 +236,7 @@ fn dispatch(command: Command) -> Done {
         Command::Retry(args) => block_on(intents::retry(&args)),
         Command::Restart(args) => block_on(intents::restart(&args)),
         Command::Rollback(args) => block_on(intents::rollback(&args)),
+        Command::Job(args) => block_on(job::job(&args)),
         Command::Backup(args) => block_on(store::backup(&args)),
         Command::Restore(args) => store::restore(&args),
         Command::Explain(args) => misc::explain(&args),
