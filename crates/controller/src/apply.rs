@@ -210,6 +210,7 @@ impl Controller {
             match snapshot.get(&candidate.key) {
                 None => {
                     changes += 1;
+                    self.mark_forgotten(&mut tx, &candidate, &snapshot);
                     tx.create(candidate);
                 }
                 // It is created anew when the old one is gone; its removal brings us back here.

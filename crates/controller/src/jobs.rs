@@ -8,7 +8,8 @@ use qm_api::conditions::Reason;
 use qm_api::kinds::mini_service::{JobRun, JobState, JobStatus};
 use qm_api::meta::{Object, ObjectKey};
 use qm_plan::desired::{DesiredJob, DesiredService};
-use qm_plan::job::{self, Meaning, Note, OUTPUT_KEPT, PartResult, Results, Run, Skip, Standing, Wish, input_digest, standing};
+use qm_plan::job::{self, Meaning, Note, OUTPUT_KEPT, PartResult, Proof, Results, Run, Skip, Standing, Wish, input_digest, standing};
+use qm_plan::kinds::mini_service::Others;
 use qm_plan::plan::Plan;
 use qm_store::{Durability, Snapshot, StoreError, Tx};
 
@@ -123,6 +124,18 @@ impl Controller {
         let newest = revisions.first().map(|r| &r.revision).filter(|revision| revision.image == job.container.image);
         let digest = newest.map(|revision| input_digest(job, &revision.image_id));
         Some(standing(job, &results, digest.as_deref(), self.now()))
+    }
+
+    /// A job that is new to the store, in a namespace with things of ours that the store does not know, may have run before: the store was
+    /// lost. That is remembered with it: a moment later the others are known again by the stamps that they carry.
+    pub(crate) fn mark_forgotten(&self, tx: &mut Tx, object: &Object, snapshot: &Snapshot) {
+        let key = &object.key;
+        if !object.spec["job"].is_object() || job_results(snapshot, key).is_some() {
+            return;
+        }
+        if self.world.lock().others_of(key, |owner| snapshot.get(owner).map(|o| o.meta.uid.clone())) == Others::Forgotten {
+            self.put_record(tx, record_key(JOB_RESULTS, key), &Results { proof: Proof::Unproven, ..Results::default() });
+        }
     }
 
     /// A person wants a job to run again.

@@ -35,6 +35,9 @@ pub struct Results {
     /// A run that a person asked for and that is not opened yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wish: Option<Wish>,
+    /// Whether anything may have been run before this record.
+    #[serde(default)]
+    pub proof: Proof,
     /// Up to this instant it is decided which scheduled runs there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided: Option<Timestamp>,
@@ -51,7 +54,7 @@ pub struct Wish {
     pub reason: String,
 }
 
-/// Whether it is known that the run was not made before.
+/// Whether it is known what was run before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Proof {
     /// The record tells all.

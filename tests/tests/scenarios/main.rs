@@ -9,6 +9,7 @@ mod edges;
 mod engine_away;
 mod faults;
 mod folder;
+mod jobs;
 mod kill_points;
 mod leaves;
 mod moving;

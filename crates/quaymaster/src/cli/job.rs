@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use qm_api::kinds::intent::Act;
 use qm_api::time::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::intents::{Why, ask_for};
 use super::target::{Target, namespace_name, namespace_or_default, object_path, service};
@@ -150,6 +150,7 @@ pub(crate) fn summary(status: &Value, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn runs_and_their_summary() {

@@ -293,7 +293,9 @@ impl Desk<'_> {
         let mut run = Run::new(self.fresh_id(&digest), digest);
         run.asked = self.results.wish.clone();
         // A run that a person asks for is meant, whatever was before.
-        let is_forgotten = self.ctx().job.results.is_none() && self.results.runs.is_empty() && self.ctx().job.others == Others::Forgotten;
+        let others = self.ctx().job.others;
+        let may_have_run = self.results.proof == Proof::Unproven || (self.ctx().job.results.is_none() && others == Others::Forgotten);
+        let is_forgotten = may_have_run && self.results.runs.is_empty();
         if is_forgotten && run.asked.is_none() {
             run.proof = Proof::Unproven;
         }
