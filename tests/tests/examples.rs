@@ -88,7 +88,8 @@ fn object(candidate: &Candidate) -> Object {
 
 fn files(example: &Example, candidate: &Candidate) -> Files {
     let place = candidate.place.as_ref().expect("what comes from a file has a place");
-    let container = &candidate.spec["container"];
+    let spec = &candidate.spec;
+    let container = if spec["job"].is_object() { &spec["job"]["container"] } else { &spec["container"] };
     let env_files = container["envFile"].as_array().into_iter().flatten().filter_map(|v| v.as_str());
     let configs = container["configs"].as_array().into_iter().flatten().filter_map(|v| v["file"].as_str());
     env_files

@@ -131,7 +131,8 @@ impl Controller {
         let dependents = graph.dependents(key);
         let revisions = self.revisions_of(key);
         let mut conditions = old.map(|s| s.conditions).unwrap_or_default();
-        let is_whole = counts.is_none_or(|c| c.healthy >= c.wanted) && (desired.replicated().is_some() || node.own.availability.is_usable());
+        let is_whole =
+            counts.is_none_or(|c| c.healthy >= c.wanted) && (desired.replicated().is_some() || node.own.availability.is_usable());
         let pulling = memory.pulling.as_deref().map(|image| self.pulls.words(image));
         for condition in conditions_of(object, node, &memory, is_whole, suspended.as_deref(), pulling.as_deref(), self.now()) {
             set_condition(&mut conditions, condition);

@@ -26,8 +26,7 @@ impl Outside {
 
     /// A job with steps, each with its own line for the shell.
     fn steps(&self, name: &str, version: &str, steps: &[(&str, &str)], retries: u32) -> Service {
-        let steps: Vec<Value> =
-            steps.iter().map(|(step, command)| json!({ "name": step, "command": ["sh", "-c", command] })).collect();
+        let steps: Vec<Value> = steps.iter().map(|(step, command)| json!({ "name": step, "command": ["sh", "-c", command] })).collect();
         self.mounted(sleeper(name)).set("env", json!({ "VERSION": version })).job(json!({ "steps": steps, "retries": retries }))
     }
 

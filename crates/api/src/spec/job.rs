@@ -192,6 +192,10 @@ impl Rules {
                 self.error(Code::BadCombination, &path, format!("two steps are named `{}`", step.name), help);
             }
         }
+        for (i, _) in job.steps.iter().enumerate().filter(|(_, step)| step.command.is_empty()) {
+            let path = at.key("steps").index(i).key("command");
+            self.error(Code::OutOfRange, &path, "a step needs a command", "write it as a list: [app, migrate]");
+        }
         if !job.steps.is_empty() && job.container.command.is_some() {
             let help = "make it a step, or leave `steps` out";
             self.error(Code::BadCombination, &at.key("container").key("command"), "each step has a command of its own", help);

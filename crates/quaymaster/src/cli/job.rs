@@ -78,9 +78,7 @@ struct HistoryArgs {
 
 pub(crate) async fn job(args: &JobArgs) -> Done {
     match &args.command {
-        JobCommand::Run(args) => {
-            ask_for(&args.connect, Act::Run, &args.job, args.namespace.as_deref(), &args.why, "runs again").await
-        }
+        JobCommand::Run(args) => ask_for(&args.connect, Act::Run, &args.job, args.namespace.as_deref(), &args.why, "runs again").await,
         JobCommand::History(args) => history(args).await,
     }
 }

@@ -117,7 +117,8 @@ impl Desk<'_> {
             .collect();
         for (run, part) in gone {
             let message = "is gone, and nobody knows how it ended".to_owned();
-            let result = PartResult { part, exit_code: None, started_at: None, finished_at: self.ctx().now, message, output: String::new() };
+            let result =
+                PartResult { part, exit_code: None, started_at: None, finished_at: self.ctx().now, message, output: String::new() };
             self.note(Note::Vanished { run, result: Box::new(result) }, plan);
         }
     }
@@ -145,8 +146,7 @@ impl Desk<'_> {
             message: self.ending(container, exit_code),
             output: String::new(),
         };
-        let note =
-            Note::Ended { run: part_of.run.clone(), container: container.id.clone(), result: Box::new(result), meaning };
+        let note = Note::Ended { run: part_of.run.clone(), container: container.id.clone(), result: Box::new(result), meaning };
         self.note(note, plan);
     }
 
@@ -191,8 +191,7 @@ impl Desk<'_> {
         }
         let cause = Cause::Off { reason: self.planner.desired.off.unwrap_or(Reason::Disabled) };
         for container in &self.planner.ctx.view.containers {
-            let is_recorded =
-                stamp(container).is_none_or(|s| self.results.run(&s.run).is_none_or(|run| run.has(&Part::from(s))));
+            let is_recorded = stamp(container).is_none_or(|s| self.results.run(&s.run).is_none_or(|run| run.has(&Part::from(s))));
             if container.state.is_up() && stamp(container).is_some() {
                 let action = Action::Stop { container: container.id.clone(), grace_seconds: self.planner.grace_seconds() };
                 plan.push(self.planner.step(slot(container), action, cause.clone()));
@@ -252,7 +251,9 @@ impl Desk<'_> {
     fn close_outdated(&mut self, digest: Option<&str>, plan: &mut Plan) {
         let Some(digest) = digest.map(short) else { return };
         let outdated = |run: &&Run| {
-            run.state == JobState::Running && run.digest != digest && !self.has_container(run, |c| c.state.is_up() || c.state == RunState::Removing)
+            run.state == JobState::Running
+                && run.digest != digest
+                && !self.has_container(run, |c| c.state.is_up() || c.state == RunState::Removing)
         };
         let closed: Vec<Name> = self.results.runs.iter().filter(outdated).map(|run| run.id.clone()).collect();
         for run in closed {
