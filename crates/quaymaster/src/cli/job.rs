@@ -163,7 +163,7 @@ mod tests {
             ],
         }});
         insta::assert_snapshot!("job_history", table(&status["job"]["lastRuns"], now));
-        assert_eq!(summary(&status, now), "Running, attempt 2, step load, next run in 23h");
+        assert_eq!(summary(&status, now), "Running, attempt 2, step load, next run in 23h50m");
         assert_eq!(table(&Value::Null, now), "");
         assert_eq!(summary(&Value::Null, now), "");
     }
