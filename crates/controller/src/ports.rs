@@ -144,7 +144,14 @@ impl Operator {
                 tx.create(intent.clone());
             }
             Act::Restart => {
-                for object in covered.iter().filter(|o| o.key.kind == SERVICE) {
+                let is_job = |object: &Arc<Object>| object.spec["job"].is_object();
+                if let [object] = covered.as_slice()
+                    && is_job(object)
+                {
+                    let message = format!("{} is a job, which runs to its end: `quaymaster job run` runs it again", object.key);
+                    return Err(AskError::Invalid(message));
+                }
+                for object in covered.iter().filter(|o| o.key.kind == SERVICE && !is_job(o)) {
                     self.want_restart(&mut tx, object, &spec);
                 }
             }
