@@ -14,8 +14,8 @@ use qm_api::meta::{Object, ObjectKey};
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::check::check;
-use qm_plan::desired::{DesiredNetwork, DesiredService, Files, Form, MountSource};
-use qm_plan::kinds::mini_service::{Context, DriftMemory, Gate, plan_service};
+use qm_plan::desired::{DesiredNetwork, DesiredService, Files, MountSource};
+use qm_plan::kinds::mini_service::{Context, DriftMemory, Gate, JobContext, plan_service};
 use qm_plan::kinds::network::{NetworkView, plan_network};
 use qm_plan::observed::{Image, Place, ServiceView};
 use qm_plan::plan::Plan;
@@ -88,7 +88,8 @@ fn object(candidate: &Candidate) -> Object {
 
 fn files(example: &Example, candidate: &Candidate) -> Files {
     let place = candidate.place.as_ref().expect("what comes from a file has a place");
-    let container = &candidate.spec["container"];
+    let spec = &candidate.spec;
+    let container = if spec["job"].is_object() { &spec["job"]["container"] } else { &spec["container"] };
     let env_files = container["envFile"].as_array().into_iter().flatten().filter_map(|v| v.as_str());
     let configs = container["configs"].as_array().into_iter().flatten().filter_map(|v| v["file"].as_str());
     env_files
@@ -105,7 +106,7 @@ fn files(example: &Example, candidate: &Candidate) -> Files {
 
 /// What an engine with every image and nothing else shows of a service.
 fn nothing_but_images(service: &DesiredService) -> ServiceView {
-    let Form::Container(spec) = &service.form else { return ServiceView::default() };
+    let Some(spec) = service.container() else { return ServiceView::default() };
     let volumes = spec.mounts.iter().filter_map(|mount| match &mount.source {
         MountSource::Volume(name) => Some((name.clone(), false)),
         _ => None,
@@ -183,6 +184,7 @@ fn plan(example: &Example) -> Planned {
             lock: qm_plan::locks::Standing::Free,
             drift: &DriftMemory::default(),
             not_adoptable: Vec::new(),
+            job: JobContext::NOTHING,
             files_dir: "/files",
             faces_dir: "/run/faces",
         };
@@ -241,5 +243,7 @@ fn the_platform_has_the_shape_that_its_readme_tells() {
     assert_eq!(levels, BTreeSet::from([0, 1, 2, 3, 4, 5]));
     let networks: Vec<&str> = planned.networks.iter().map(|n| n.key.name.as_str()).collect();
     assert_eq!(networks, ["data", "dmz", "edge", "monitoring"]);
-    assert!(planned.services.iter().filter_map(DesiredService::container).all(|c| c.init && c.health.is_some()));
+    assert!(planned.services.iter().filter_map(DesiredService::replicated).all(|c| c.init && c.health.is_some()));
+    let jobs: Vec<&str> = planned.services.iter().filter(|s| s.job().is_some()).map(|s| s.key.name.as_str()).collect();
+    assert_eq!(jobs, ["init"]);
 }

@@ -83,6 +83,16 @@ pub enum Reason {
     Healthy,
     /// Some of the wanted replicas are healthy.
     SomeReplicasHealthy,
+    /// A job has succeeded for its present input, or in its last scheduled run.
+    Succeeded,
+    /// A job runs, or is about to.
+    JobRunning,
+    /// A job failed as often as it may, or in its last scheduled run.
+    JobFailed,
+    /// A job has no run behind it and waits for its schedule.
+    Scheduled,
+    /// A run of a job was left out.
+    RunSkipped,
     /// Not observed yet.
     Pending,
     /// Waits for a dependency.

@@ -244,6 +244,7 @@ const TABLE: &[Kind] = &[
     internal("PendingReload", "pendingreloads", "pendingreload", "A reload that was begun and is not seen to be done."),
     internal("Reloads", "reloadmemories", "reloadmemory", "What a service has reacted to of its dependencies."),
     internal("Stopped", "stoppedworkloads", "stoppedworkload", "Containers that were stopped for a lost dependency."),
+    internal("JobResults", "jobrecords", "jobrecord", "What a job has run, and what came of it."),
     internal("Attachment", "attachments", "attachment", "The content of a file that a manifest refers to."),
 ];
 

@@ -95,7 +95,25 @@ fn rules() {
     let cases = [
         ("two forms", service("n", "a", "  external: {probe: {tcp: {host: h, port: 1}}}\n")),
         ("logical", head("metadata: {name: a}\nspec: {logical: {reportedBy: x}}\n")),
-        ("job", head("metadata: {name: a}\nspec: {job: {container: {image: x}}}\n")),
+        ("job", head("metadata: {name: a}\nspec: {job: {container: {image: x}, steps: [{name: a, command: [x]}], retries: 0}}\n")),
+        (
+            "job that runs for ever",
+            head(
+                "metadata: {name: a}\nspec:\n  job:\n    container: {image: x, replicas: 2, restart: Always, health: {tcp: {port: 1}}, update: {}, command: [y]}\n    steps: [{name: a, command: [x]}, {name: a, command: [x]}, {name: A_b, command: []}]\n    timeZone: Europe/Zurich\n    concurrency: Allow\n    retries: -1\n    activeDeadline: 0s\n  dependsOn: [{service: b, onDown: Stop, onUp: Restart, onChange: Signal}]\n",
+            ),
+        ),
+        (
+            "job with steps that clash",
+            head(
+                "metadata: {name: a}\nspec:\n  job:\n    container: {image: x, replicas: 2, restart: Always, health: {tcp: {port: 1}}, update: {}, command: [y]}\n    steps: [{name: a, command: [x]}, {name: a, command: [x]}, {name: A_b, command: [x]}]\n    timeZone: Europe/Zurich\n    concurrency: Allow\n    activeDeadline: 0s\n  dependsOn: [{service: b, onDown: Stop, onUp: Restart, onChange: Signal}]\n",
+            ),
+        ),
+        (
+            "job with a bad schedule",
+            head(
+                "metadata: {name: a}\nspec:\n  job:\n    container: {image: x, ports: [{target: 1, published: 80}], networkOptions: {default: {ipv4: 10.0.0.2}}}\n    schedule: 61 * * * *\n    timeZone: Europe/Zuerich\n    concurrency: Allow\n    missedRuns: Skip\n",
+            ),
+        ),
         ("external", head("metadata: {name: a}\nspec: {external: {probe: {http: {url: 'ftp://x'}, redis: {url: x}}, interval: 0s}}\n")),
         in_container("image", "").into_with("busybox:1", "Example/App"),
         in_container("env", "env: {'A=B': x, '': y}"),

@@ -58,6 +58,7 @@ fn stamp(world: &World, owner: &ObjectKey, uid: &Name, adopted: AdoptedStamp) ->
         revision: ADOPTED_REVISION,
         slot: adopted.slot,
         image: adopted.image,
+        job: None,
     }
 }
 

@@ -210,6 +210,7 @@ impl Controller {
             match snapshot.get(&candidate.key) {
                 None => {
                     changes += 1;
+                    self.mark_forgotten(&mut tx, &candidate, &snapshot);
                     tx.create(candidate);
                 }
                 // It is created anew when the old one is gone; its removal brings us back here.
@@ -277,7 +278,7 @@ impl Controller {
     /// A namespace with a service that names no network has a network `default`, as with Compose.
     fn implicit_networks(&self, admission: &Admission, snapshot: &Snapshot) -> Vec<Object> {
         let names_none = |spec: &Value| {
-            let container = &spec["container"];
+            let container = container_of(spec);
             container.is_object() && container["networks"].as_array().is_none_or(Vec::is_empty)
         };
         let mut namespaces: BTreeSet<Name> =
@@ -399,11 +400,16 @@ impl Controller {
     }
 }
 
+/// The container of a service, or of a job.
+fn container_of(spec: &Value) -> &Value {
+    if spec["job"].is_object() { &spec["job"]["container"] } else { &spec["container"] }
+}
+
 /// Whether a service that stays although it is not in the set needs an implicit network. Those in the set have said so themselves: what
 /// the store still has of them is what they were.
 fn is_network_used(snapshot: &Snapshot, key: &ObjectKey, wanted: &BTreeSet<ObjectKey>) -> bool {
     snapshot.list(SERVICE, Some(&key.namespace)).filter(|o| !wanted.contains(&o.key)).any(|o| {
-        let container = &o.spec["container"];
+        let container = container_of(&o.spec);
         !o.is_deleting() && container.is_object() && container["networks"].as_array().is_none_or(Vec::is_empty)
     })
 }
@@ -428,7 +434,7 @@ fn unused_attachments(snapshot: &Snapshot, wanted: &BTreeSet<ObjectKey>, in_use:
 
 /// The files a spec refers to, as written, with the digest of what they resolve to.
 fn written_files(spec: &Value, manifest: &str, attachments: &BTreeMap<Name, [u8; 32]>) -> BTreeMap<String, String> {
-    let container = &spec["container"];
+    let container = container_of(spec);
     let env = container["envFile"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let configs = container["configs"].as_array().into_iter().flatten().filter_map(|c| c["file"].as_str());
     env.chain(configs)

@@ -300,7 +300,7 @@ impl Controller {
         let mut tx = self.store.tx();
         let mut any = false;
         let revisions = list.iter().map(|r| records::revision_key(key, r.revision.number));
-        let others = [records::PENDING_RELOAD, records::EPOCH, records::ROLLBACK, records::RELOADS, records::STOPPED]
+        let others = [records::PENDING_RELOAD, records::EPOCH, records::ROLLBACK, records::RELOADS, records::STOPPED, records::JOB_RESULTS]
             .map(|kind| ObjectKey::new(kind, key.namespace.clone(), key.name.clone()));
         self.locks.let_go(key).await;
         self.world.forget_adopted(key);

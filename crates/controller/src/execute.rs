@@ -219,8 +219,10 @@ fn event_reason(step: &Step) -> Reason {
 }
 
 fn target_text(step: &Step) -> String {
+    let is_of_job = matches!(step.cause, Cause::Run { .. } | Cause::DeadlinePassed { .. } | Cause::Recorded);
     let slot = match step.slot {
         0 => String::new(),
+        _ if is_of_job => "the container".to_owned(),
         slot => format!("replica {slot}"),
     };
     match &step.action {

@@ -20,8 +20,7 @@ impl Controller {
     pub fn feed_all(&self) {
         let snapshot = self.store.snapshot();
         let kinds = [SERVICE, "Network"];
-        let wanted: Vec<Wanted> =
-            kinds.iter().flat_map(|kind| snapshot.list(kind, None)).filter_map(|o| self.wanted(&snapshot, o)).collect();
+        let wanted: Vec<Wanted> = kinds.iter().flat_map(|kind| snapshot.list(kind, None)).flat_map(|o| self.wanted(&snapshot, o)).collect();
         self.world.want(wanted, Some(graph(&snapshot)));
     }
 
@@ -108,6 +107,7 @@ impl Controller {
                 // Who is to reload after it waits for its end.
                 self.wake_dependents(&service);
             }
+            crate::records::JOB_RESULTS => self.world.mark_status([service]),
             crate::records::EPOCH | crate::records::RELOADS => self.wake_dependents(&service),
             _ => {}
         }
@@ -131,28 +131,31 @@ impl Controller {
     }
 
     /// A rollback that begins or ends changes what is wanted.
-    fn rolled(&self, snapshot: &Snapshot, record: &Object) -> Option<Wanted> {
+    fn rolled(&self, snapshot: &Snapshot, record: &Object) -> Vec<Wanted> {
         if record.key.kind != ROLLBACK {
-            return None;
+            return Vec::new();
         }
-        let service = snapshot.get(&ObjectKey::new(SERVICE, record.key.namespace.clone(), record.key.name.clone()))?;
-        self.wanted(snapshot, service)
+        let service = snapshot.get(&ObjectKey::new(SERVICE, record.key.namespace.clone(), record.key.name.clone()));
+        service.map(|service| self.wanted(snapshot, service)).unwrap_or_default()
     }
 
-    fn wanted(&self, snapshot: &Snapshot, object: &Object) -> Option<Wanted> {
+    fn wanted(&self, snapshot: &Snapshot, object: &Object) -> Vec<Wanted> {
         let made = match object.key.kind.as_str() {
-            SERVICE => service(snapshot, object).map(|s| Wanted::Service(Arc::new(s))),
-            _ => DesiredNetwork::from_object(object).map(|n| Wanted::Network(Arc::new(n))),
+            SERVICE => service(snapshot, object).map(|s| {
+                let job = self.recorded(snapshot, &s).map(|standing| Wanted::Job(s.key.clone(), standing));
+                std::iter::once(Wanted::Service(Arc::new(s))).chain(job).collect()
+            }),
+            _ => DesiredNetwork::from_object(object).map(|n| vec![Wanted::Network(Arc::new(n))]),
         };
         match made {
             Ok(wanted) => {
                 self.remember(&object.key, |m| m.unreadable = None);
-                Some(wanted)
+                wanted
             }
             Err(error) => {
                 tracing::error!(object = %object.key, error = %error, "a stored object cannot be used");
                 self.remember(&object.key, |m| m.unreadable = Some(error.to_string()));
-                None
+                Vec::new()
             }
         }
     }

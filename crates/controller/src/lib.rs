@@ -14,6 +14,7 @@ mod execute;
 pub mod feed;
 pub mod instance;
 pub mod intents;
+mod jobs;
 pub mod locks;
 pub mod metrics;
 pub mod mirror;

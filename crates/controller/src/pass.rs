@@ -10,7 +10,7 @@ use qm_api::mutant::{Mutant, planted};
 use qm_plan::budget::Budget;
 use qm_plan::check::check;
 use qm_plan::desired::{DesiredService, Rollout};
-use qm_plan::kinds::mini_service::{Context, Gate, PendingReload, plan_service};
+use qm_plan::kinds::mini_service::{Context, Gate, JobContext, Others, PendingReload, plan_service};
 use qm_plan::kinds::network::plan_network;
 use qm_plan::kinds::orphan::plan_orphans;
 use qm_plan::own::Trouble;
@@ -182,6 +182,9 @@ impl Controller {
             let absent = desired.adopt.iter().filter(|name| !inner.names.contains_key(*name));
             not_adoptable.extend(absent.map(|name| format!("there is no container {name} to adopt")));
         }
+        let uid_of = |owner: &ObjectKey| snapshot.get(owner).map(|o| o.meta.uid.clone());
+        let others = if desired.job().is_some() { inner.others_of(key, uid_of) } else { Others::None };
+        let results = desired.job().and_then(|_| records::job_results(&snapshot, key));
         let pinned = pinned(desired, &revisions);
         let pinned_image = pinned.and_then(|id| inner.images.get(id)).cloned();
         drop(inner);
@@ -209,6 +212,7 @@ impl Controller {
             lock: self.locks.standing(key),
             drift: &memory.drift,
             not_adoptable,
+            job: JobContext { results: results.as_ref(), others, approved: &approved },
         };
         let plan = plan_service(desired, &context);
         // What was not seen is not put back.
@@ -295,6 +299,7 @@ impl Controller {
             self.world.set_trouble(key, Some(Trouble { reason: Reason::PlanRefused, message: refusal.to_string(), terminal: true }));
             return Ok(Next::At(self.clock.mono_ms() + RESYNC_MS));
         }
+        let has_notes = self.record_job(key, &plan).await?;
         self.note_plan(key, object, &plan);
         self.note_change(key, &plan);
         match &plan.rollout {
@@ -317,7 +322,7 @@ impl Controller {
         }
         let backing_off = self.remember(key, |m| m.backoff_until_ms) > self.clock.mono_ms();
         if plan.runnable().is_empty() || backing_off {
-            return Ok(self.look_again(key, object, &plan));
+            return Ok(if has_notes { Next::Now } else { self.look_again(key, object, &plan) });
         }
         if let Some(next) = self.no_progress(key, &plan) {
             return Ok(next);
@@ -407,6 +412,9 @@ impl Controller {
 
     /// Keeps what a plan says for the status, and tells of new findings once.
     fn note_plan(&self, key: &ObjectKey, object: &Object, plan: &Plan) {
+        if let Some(standing) = &plan.job {
+            self.world.set_job(key, standing.clone());
+        }
         if plan.findings.iter().any(|f| matches!(f.reason, Reason::EngineUnreachable | Reason::Unknown)) {
             // A plan made blind says nothing about the world: what was known of it stays.
             self.remember(key, |m| m.findings = plan.findings.clone());
@@ -488,7 +496,7 @@ impl Controller {
             Some(Progress { state: ProgressState::Underway(until), .. }) => until,
             _ => None,
         };
-        for until in plan.steps.iter().flat_map(|s| s.waits.iter().filter_map(Wait::until)).chain(trial) {
+        for until in plan.steps.iter().flat_map(|s| s.waits.iter().filter_map(Wait::until)).chain(trial).chain(plan.wake) {
             at = at.min(self.clock.mono_ms() + until.millis_since(now).max(1) as u64);
         }
         let reload = self.remember(key, |m| m.reload_wait_ms);

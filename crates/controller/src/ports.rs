@@ -141,13 +141,25 @@ impl Operator {
                 tx.create(intent.clone());
             }
             Act::Restart => {
-                for object in covered.iter().filter(|o| o.key.kind == SERVICE) {
+                let is_job = |object: &Arc<Object>| object.spec["job"].is_object();
+                if let [object] = covered.as_slice()
+                    && is_job(object)
+                {
+                    let message = format!("{} is a job, which runs to its end: `quaymaster job run` runs it again", object.key);
+                    return Err(AskError::Invalid(message));
+                }
+                for object in covered.iter().filter(|o| o.key.kind == SERVICE && !is_job(o)) {
                     self.want_restart(&mut tx, object, &spec);
                 }
+            }
+            Act::Run => {
+                let [object] = covered.as_slice() else { return Err(AskError::Invalid("a run names one job".to_owned())) };
+                controller.want_run(&mut tx, object, &spec.actor, &spec.reason)?;
             }
             Act::Retry => {
                 // What was rolled back is tried again.
                 for object in &covered {
+                    controller.forgive_job(&mut tx, object);
                     let record = ObjectKey::new(ROLLBACK, object.key.namespace.clone(), object.key.name.clone());
                     if snapshot.get(&record).is_some() {
                         tx.delete(record, Precondition::default(), now);
@@ -225,7 +237,10 @@ impl Operator {
             waiting.iter().for_each(|key| controller.world.queue.add(key));
         }
         controller.world.mark_status(covered.iter().map(|o| o.key.clone()));
-        if matches!(request.act, Act::Suspend | Act::Resume | Act::Retry | Act::Restart | Act::Rollback | Act::Block | Act::Unblock) {
+        if matches!(
+            request.act,
+            Act::Suspend | Act::Resume | Act::Retry | Act::Restart | Act::Run | Act::Rollback | Act::Block | Act::Unblock
+        ) {
             for object in &covered {
                 let words = format!("{} by {}{}", request.act.word(), spec.actor, reason_text(&spec.reason));
                 controller.tell(&object.key, crate::events::EventType::Normal, qm_api::conditions::Reason::Intent, words);

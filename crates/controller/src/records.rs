@@ -3,6 +3,7 @@
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
+use qm_plan::job::Results;
 use qm_plan::kinds::mini_service::PendingReload;
 use qm_plan::plan::Revision;
 use qm_plan::reload::{Counted, Memory as ReloadMemory, Verb};
@@ -24,6 +25,8 @@ pub const STOPPED: &str = "Stopped";
 pub const ROLLBACK: &str = "Rollback";
 /// Kind: what was adopted for an object, named `<kind>.<name>` after it.
 pub const ADOPTION: &str = "Adoption";
+/// Kind: what a job has run, named after it.
+pub const JOB_RESULTS: &str = "JobResults";
 /// Kind: how often a node was lost and changed, named after its service.
 pub const EPOCH: &str = "Epoch";
 /// Kind: a service has, or lately had, processes that use it, named after the service. Who they are is known in memory alone.
@@ -225,6 +228,11 @@ impl EpochRecord {
 /// What has been counted of a node; `None` = it was never usable.
 pub fn epoch(snapshot: &Snapshot, node: &ObjectKey) -> Option<EpochRecord> {
     read(snapshot, EPOCH, node)
+}
+
+/// What a job has run.
+pub fn job_results(snapshot: &Snapshot, job: &ObjectKey) -> Option<Results> {
+    read(snapshot, JOB_RESULTS, job)
 }
 
 /// What a service has reacted to.

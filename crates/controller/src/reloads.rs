@@ -10,6 +10,7 @@ use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::availability::Snapshot as Availability;
 use qm_plan::desired::{DesiredService, Form};
+use qm_plan::job::Gates;
 use qm_plan::plan::Plan;
 use qm_plan::reload::{self, Decision, Standing, Trigger, Verb};
 use qm_plan::step::{Action, Cause};
@@ -145,6 +146,11 @@ impl Controller {
     /// Notes that a planned change of ours takes containers down, before the first call, and that it is over: the service is usable again
     /// with nothing planned left to do, or it has taken longer than an update may.
     pub(crate) fn note_change(&self, key: &ObjectKey, plan: &Plan) {
+        if let Some(job) = &plan.job {
+            // Its run is a change that is meant, however long it takes.
+            self.world.set_changing(key, job.gates == Gates::Running);
+            return;
+        }
         let now_ms = self.clock.mono_ms();
         let is_taking_down = plan.runnable().into_iter().any(|at| {
             let step = &plan.steps[at];

@@ -128,11 +128,12 @@ impl Controller {
         // What cannot be seen is what it was.
         let is_blind = !view.gaps.is_empty();
         let (old_counts, old_slots) = old.as_ref().filter(|_| is_blind).map(|s| (s.replicas, s.slots.clone())).unzip();
-        let counts = old_counts.unwrap_or_else(|| desired.container().map(|_| replicas(&desired, &view)));
+        let counts = old_counts.unwrap_or_else(|| desired.replicated().map(|_| replicas(&desired, &view)));
         let dependents = graph.dependents(key);
         let revisions = self.revisions_of(key);
         let mut conditions = old.map(|s| s.conditions).unwrap_or_default();
-        let is_whole = counts.is_none_or(|c| c.healthy >= c.wanted) && (desired.container().is_some() || node.own.availability.is_usable());
+        let is_whole =
+            counts.is_none_or(|c| c.healthy >= c.wanted) && (desired.replicated().is_some() || node.own.availability.is_usable());
         let pulling = memory.pulling.as_deref().map(|image| self.pulls.words(image));
         let lock = self.locks.status(key);
         let changed_by = lock.as_ref().and_then(|lock| lock.holder.as_deref());
@@ -179,6 +180,7 @@ impl Controller {
                 names: dependents.iter().take(NAMED).map(|d| format!("{}/{}", d.namespace, d.name)).collect(),
             },
             lock,
+            job: self.job_status(&desired),
             revision: match &desired.rollout {
                 Rollout::RolledBack { to, .. } => Some(*to),
                 Rollout::Wanted | Rollout::Paused { .. } => revisions.first().map(|r| r.revision.number),

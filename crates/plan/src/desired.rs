@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use qm_api::conditions::Reason;
 use qm_api::graph::Dependency;
-use qm_api::kinds::mini_service::{DriftMode, MiniServiceSpec, Probe};
+use qm_api::kinds::mini_service::{Concurrency, DriftMode, Job, JobStep, MiniServiceSpec, MissedRuns, Probe};
 use qm_api::kinds::network::NetworkSpec;
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::name::Name;
 use qm_api::spec::container::{
     BootOrder, ConfigFile, Container, Follow, Mount, OnFailure, PullPolicy, Reservations, Resources, Restart, Ulimit, UpdateOrder,
 };
+use qm_api::spec::cron::Schedule;
 use qm_api::spec::health::Health;
 use qm_api::spec::quantity::{Cpus, Duration, Size};
 
@@ -86,6 +87,27 @@ pub enum Form {
     External(DesiredExternal),
     /// A part of an app, which reports.
     Logical(DesiredLogical),
+    /// Containers that run to their end.
+    Job(Box<DesiredJob>),
+}
+
+/// A job as wanted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DesiredJob {
+    /// What its containers are made of.
+    pub container: DesiredContainer,
+    /// Its steps in order; none = the container's own command is all there is.
+    pub steps: Vec<JobStep>,
+    /// When it is due; `None` = once per input.
+    pub schedule: Option<Schedule>,
+    /// What to do when it is due and still running.
+    pub concurrency: Concurrency,
+    /// What to do with runs that were missed.
+    pub missed_runs: MissedRuns,
+    /// How often a failed run is tried again.
+    pub retries: u32,
+    /// How long a container may run, in milliseconds.
+    pub deadline_ms: Option<u64>,
 }
 
 /// A container as wanted.
@@ -365,13 +387,14 @@ impl DesiredService {
     pub fn from_object(object: &Object, files: &Files) -> Result<Self, DesiredError> {
         let spec: MiniServiceSpec = object.decode_spec()?;
         let key = object.key.clone();
-        let form = match (&spec.container, &spec.external, &spec.logical) {
-            (Some(container), None, None) => Form::Container(Box::new(container_form(&key, container, files)?)),
-            (None, None, Some(logical)) => Form::Logical(DesiredLogical {
+        let form = match (&spec.container, &spec.external, &spec.logical, &spec.job) {
+            (Some(container), None, None, None) => Form::Container(Box::new(container_form(&key, container, files)?)),
+            (None, None, None, Some(job)) => Form::Job(Box::new(job_form(&key, job, files)?)),
+            (None, None, Some(logical), None) => Form::Logical(DesiredLogical {
                 reported_by: logical.reported_by.as_str().into(),
                 heartbeat_ms: logical.heartbeat.map_or(15_000, Duration::as_millis),
             }),
-            (None, Some(external), None) => {
+            (None, Some(external), None, None) => {
                 let timing = Health {
                     interval: external.interval,
                     timeout: external.timeout,
@@ -404,7 +427,7 @@ impl DesiredService {
             drift: spec.drift.as_ref().and_then(|drift| drift.mode).unwrap_or_default(),
             ignored: spec.drift.as_ref().map(|drift| drift.ignore.clone()).unwrap_or_default(),
             hold_off_ms: spec.drift.as_ref().and_then(|drift| drift.hold_off).map_or(0, Duration::as_millis),
-            adopt: adopted_names(object),
+            adopt: if spec.job.is_some() { Vec::new() } else { adopted_names(object) },
         })
     }
 
@@ -415,11 +438,28 @@ impl DesiredService {
             .any(|ignored| pointer.strip_prefix(ignored.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
     }
 
-    /// The container form, if that is what it is.
+    /// What its containers are made of, if it has any.
     pub fn container(&self) -> Option<&DesiredContainer> {
         match &self.form {
             Form::Container(container) => Some(container),
+            Form::Job(job) => Some(&job.container),
             Form::External(_) | Form::Logical(_) => None,
+        }
+    }
+
+    /// Its containers, if they are to run for ever.
+    pub fn replicated(&self) -> Option<&DesiredContainer> {
+        match &self.form {
+            Form::Container(container) => Some(container),
+            Form::Job(_) | Form::External(_) | Form::Logical(_) => None,
+        }
+    }
+
+    /// The job, if that is what it is.
+    pub fn job(&self) -> Option<&DesiredJob> {
+        match &self.form {
+            Form::Job(job) => Some(job),
+            Form::Container(_) | Form::External(_) | Form::Logical(_) => None,
         }
     }
 
@@ -457,6 +497,7 @@ impl DesiredService {
     pub fn wanted_replicas(&self) -> u32 {
         match (&self.form, self.off, self.deleting) {
             (Form::Container(container), None, false) => container.replicas,
+            (Form::Job(_), None, false) => 1,
             _ => 0,
         }
     }
@@ -467,6 +508,7 @@ impl DesiredService {
             Form::Container(container) => container.health.as_ref(),
             Form::External(external) => Some(&external.check),
             Form::Logical(_) => None,
+            Form::Job(_) => None,
         }
     }
 }
@@ -576,6 +618,24 @@ fn container_form(key: &ObjectKey, spec: &Container, files: &Files) -> Result<De
         start_window_ms: budget.window.map_or(600_000, Duration::as_millis),
         status_socket: spec.status_socket.unwrap_or(false),
         reload_signal: spec.reload_signal.clone().unwrap_or_else(|| "SIGHUP".to_owned()),
+    })
+}
+
+fn job_form(key: &ObjectKey, spec: &Job, files: &Files) -> Result<DesiredJob, DesiredError> {
+    let schedule = match &spec.schedule {
+        Some(text) => Some(Schedule::parse(text, spec.time_zone.as_deref().unwrap_or("UTC")).map_err(|_| DesiredError::Form(key.clone()))?),
+        None => None,
+    };
+    let container = container_form(key, &spec.container, files)?;
+    Ok(DesiredJob {
+        // How often it is tried is ours to count: the engine starts nothing again.
+        container: DesiredContainer { replicas: 1, restart: Restart::Never, ..container },
+        steps: spec.steps.clone(),
+        schedule,
+        concurrency: spec.concurrency.unwrap_or_default(),
+        missed_runs: spec.missed_runs.unwrap_or_default(),
+        retries: spec.retries.unwrap_or(3),
+        deadline_ms: spec.active_deadline.map(Duration::as_millis),
     })
 }
 

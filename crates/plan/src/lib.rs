@@ -8,6 +8,7 @@ pub mod availability;
 pub mod budget;
 pub mod check;
 pub mod desired;
+pub mod job;
 pub mod kinds;
 pub mod leaf;
 pub mod locks;

@@ -9,6 +9,7 @@ use qm_api::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::desired::EngineResources;
+use crate::job::Standing;
 use crate::stamp::Stamp;
 
 /// What a container is doing, in the engine's words.
@@ -286,6 +287,8 @@ pub struct ServiceView {
     pub image: Option<Image>,
     /// A foreign project that uses the namespace's name.
     pub foreign_project: Option<String>,
+    /// How the job stands by its record, for one that is a job.
+    pub job: Option<Standing>,
     /// Parts that could not be read.
     pub gaps: Vec<Gap>,
 }

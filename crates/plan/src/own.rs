@@ -5,7 +5,8 @@ use qm_api::conditions::Reason;
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
 
-use crate::desired::{DesiredContainer, DesiredService, Form, HealthKind};
+use crate::desired::{DesiredContainer, DesiredJob, DesiredService, Form, HealthKind};
+use crate::job::Gates;
 use crate::observed::{Container, EngineHealth, Gap, Health, Report, RunState, ServiceView};
 
 /// What went wrong when we last acted for a service, while it still stands in the way.
@@ -75,7 +76,7 @@ pub fn healthy_at(desired: &DesiredContainer, container: &Container, health: Opt
 /// Counts of replicas: wanted, running, healthy. Two containers of one slot count once.
 pub fn replicas(desired: &DesiredService, view: &ServiceView) -> qm_api::kinds::mini_service::Replicas {
     let mut counts = qm_api::kinds::mini_service::Replicas { wanted: desired.wanted_replicas(), ..Default::default() };
-    let Some(spec) = desired.container() else { return counts };
+    let Some(spec) = desired.replicated() else { return counts };
     for slot in 1..=counts.wanted {
         let mut of_slot = view.containers.iter().filter(|c| c.stamp.as_ref().is_some_and(|s| s.slot == slot)).peekable();
         if of_slot.peek().is_none() {
@@ -100,6 +101,7 @@ pub fn own_health(desired: &DesiredService, view: &ServiceView, trouble: Option<
     match &desired.form {
         Form::External(_) => external_health(view.health.get("")),
         Form::Logical(logical) => reported_health(&logical.reported_by, view.report.as_ref()),
+        Form::Job(job) => job_health(job, desired, view, trouble),
         Form::Container(spec) => container_health(desired, spec, view, trouble),
     }
 }
@@ -125,6 +127,26 @@ fn external_health(health: Option<&Health>) -> Own {
         None | Some(Health::Starting | Health::Unprobed) => Own::Pending,
         Some(Health::Healthy { .. }) => Own::seen(Availability::Available, Reason::Healthy, "the probe succeeds"),
         Some(Health::Unhealthy { message, .. }) => Own::seen(Availability::TemporarilyUnavailable, Reason::ProbeFailed, message.clone()),
+    }
+}
+
+/// Own health of a job: its record tells, and where it tells of success or failure nobody has to see the engine for it.
+fn job_health(job: &DesiredJob, desired: &DesiredService, view: &ServiceView, trouble: Option<&Trouble>) -> Own {
+    let Some(standing) = &view.job else { return Own::Pending };
+    if desired.deleting {
+        return Own::seen(Availability::TemporarilyUnavailable, Reason::Deleting, "it is being deleted");
+    }
+    let told = Own::seen(standing.availability, standing.reason, standing.message.clone());
+    match (standing.gates, trouble) {
+        (Gates::Nothing, _) | (Gates::Nobody, None) => told,
+        // Nobody waits for a scheduled job; that its next run is in trouble is told all the same.
+        (Gates::Nobody, Some(trouble)) => Own::seen(Availability::PartiallyAvailable, trouble.reason, trouble.message.clone()),
+        (Gates::Running, _) if !view.gaps.is_empty() => container_health(desired, &job.container, view, None),
+        (Gates::Running, Some(trouble)) => {
+            let availability = if trouble.terminal { Availability::Unavailable } else { Availability::TemporarilyUnavailable };
+            Own::seen(availability, trouble.reason, trouble.message.clone())
+        }
+        (Gates::Running, None) => told,
     }
 }
 

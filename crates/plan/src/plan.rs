@@ -9,6 +9,7 @@ use qm_api::time::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::job::{Note, Standing};
 use crate::step::{Action, Body, Cause, Step};
 
 /// Something worth telling that is no step.
@@ -56,6 +57,12 @@ pub struct Plan {
     pub finalized: bool,
     /// How the rollout of the wanted revision stands, for a service with containers.
     pub rollout: Option<Progress>,
+    /// What must be recorded of a job before the first step.
+    pub notes: Vec<Note>,
+    /// How a job stands, the notes included.
+    pub job: Option<Standing>,
+    /// When another look is worth it although no step waits for that.
+    pub wake: Option<Timestamp>,
 }
 
 /// How the rollout of a revision stands.
@@ -103,6 +110,11 @@ impl Plan {
         (0..self.steps.len()).filter(|index| !blocked.contains(index)).collect()
     }
 
+    /// Looks again at this instant at the latest.
+    pub fn look_at(&mut self, at: Option<Timestamp>) {
+        self.wake = [self.wake, at].into_iter().flatten().min();
+    }
+
     /// Appends another object's plan, shifting its indices.
     pub fn append(&mut self, other: Plan) {
         let shift = self.steps.len();
@@ -145,10 +157,11 @@ impl Plan {
             let at = match (&step.action, &step.cause) {
                 (Action::CreateContainer { .. }, Cause::Revision { .. } | Cause::Reload { .. }) => 2,
                 (Action::CreateContainer { .. } | Action::CreateNetwork { .. } | Action::CreateVolume { .. }, _) => 0,
-                (Action::RemoveContainer { .. }, Cause::Superseded | Cause::Revision { .. }) => continue,
+                (Action::RemoveContainer { .. }, Cause::Superseded | Cause::Revision { .. } | Cause::Recorded) => continue,
                 (Action::RemoveContainer { .. } | Action::RemoveNetwork { .. }, _) => 3,
                 (Action::Pull { .. } | Action::PlaceFiles { .. } | Action::WriteFiles { .. }, _) => continue,
                 (Action::Stop { .. } | Action::Start { .. }, Cause::Reload { .. }) => continue,
+                (Action::Start { .. } | Action::Connect { .. }, Cause::Run { .. }) => continue,
                 (_, Cause::New | Cause::Missing | Cause::Revision { .. } | Cause::Superseded | Cause::Deleted | Cause::Orphan) => continue,
                 _ => 1,
             };

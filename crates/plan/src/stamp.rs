@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use qm_api::meta::ObjectKey;
 use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
+use qm_api::time::Timestamp;
 
 /// Prefix of every label of ours.
 pub const PREFIX: &str = "quaymaster.dev/";
@@ -28,6 +29,14 @@ pub const REVISION: &str = "quaymaster.dev/revision";
 pub const SLOT: &str = "quaymaster.dev/slot";
 /// Label: the image reference that the revision was made from.
 pub const IMAGE: &str = "quaymaster.dev/image";
+/// Label: the run of a job that a container belongs to.
+pub const RUN: &str = "quaymaster.dev/run";
+/// Label: the attempt at it, from 1.
+pub const ATTEMPT: &str = "quaymaster.dev/attempt";
+/// Label: the step of it, where it has steps.
+pub const STEP: &str = "quaymaster.dev/step";
+/// Label: when the run was due, where it has a schedule.
+pub const DUE: &str = "quaymaster.dev/due";
 /// The ecosystem's own: the Compose project.
 pub const COMPOSE_PROJECT: &str = "com.docker.compose.project";
 
@@ -48,6 +57,32 @@ pub struct Stamp {
     pub slot: u32,
     /// The image reference; empty for things without images.
     pub image: Name,
+    /// What it is of a job.
+    pub job: Option<JobStamp>,
+}
+
+/// Which part of a job a container is: there is never a second one with the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct JobStamp {
+    /// The run.
+    pub run: Name,
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// The step; empty for a job without steps.
+    pub step: Name,
+    /// When the run was due.
+    pub due: Option<Timestamp>,
+}
+
+impl JobStamp {
+    fn read(labels: &BTreeMap<String, String>) -> Option<Self> {
+        Some(Self {
+            run: labels.get(RUN).map(Name::from)?,
+            attempt: labels.get(ATTEMPT)?.parse().ok()?,
+            step: labels.get(STEP).map(Name::from).unwrap_or_default(),
+            due: labels.get(DUE).and_then(|due| Timestamp::parse(due).ok()),
+        })
+    }
 }
 
 impl Stamp {
@@ -62,6 +97,7 @@ impl Stamp {
             revision: labels.get(REVISION).and_then(|r| r.parse().ok()).unwrap_or(0),
             slot: labels.get(SLOT).and_then(|s| s.parse().ok()).unwrap_or(0),
             image: get(IMAGE).unwrap_or_default(),
+            job: JobStamp::read(labels),
         })
     }
 
@@ -96,7 +132,17 @@ impl Stamp {
             put("com.docker.compose.service", self.owner.name.to_string());
             put("com.docker.compose.container-number", self.slot.to_string());
             put("com.docker.compose.config-hash", self.spec_hash.to_string());
-            put("com.docker.compose.oneoff", "False".to_owned());
+            put("com.docker.compose.oneoff", if self.job.is_some() { "True" } else { "False" }.to_owned());
+        }
+        if let Some(job) = &self.job {
+            put(RUN, job.run.to_string());
+            put(ATTEMPT, job.attempt.to_string());
+            if !job.step.is_empty() {
+                put(STEP, job.step.to_string());
+            }
+            if let Some(due) = job.due {
+                put(DUE, due.to_string());
+            }
         }
         match self.owner.kind.as_str() {
             "Network" => put("com.docker.compose.network", self.owner.name.to_string()),
@@ -121,7 +167,11 @@ mod tests {
             revision: 3,
             slot: 2,
             image: "busybox:local".into(),
+            job: None,
         };
+        let due = Some(Timestamp::from_millis(1_764_000_000_000));
+        let of_job = Stamp { job: Some(JobStamp { run: "3fa9".into(), attempt: 2, step: "load".into(), due }), ..stamp.clone() };
+        assert_eq!(Stamp::read(&of_job.labels(7)), Some(of_job));
         assert_eq!(Stamp::read(&stamp.labels(7)), Some(stamp.clone()));
         for needed in [INSTANCE, KIND, NAME, NAMESPACE] {
             let mut labels = stamp.labels(7);

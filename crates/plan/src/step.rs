@@ -392,6 +392,20 @@ pub enum Cause {
     DependencyReturned,
     /// It is stamped as ours, and nothing that we remember wants it.
     Orphan,
+    /// A job is to run.
+    Run {
+        /// The run.
+        run: Name,
+        /// Which part of it, in words.
+        part: String,
+    },
+    /// A container of a job has run for as long as it may.
+    DeadlinePassed {
+        /// How long that is, in seconds.
+        seconds: u64,
+    },
+    /// How it ended is recorded, and nobody needs it any more.
+    Recorded,
 }
 
 impl Cause {
@@ -405,6 +419,9 @@ impl Cause {
             | Self::Off { .. }
             | Self::Deleted
             | Self::Asked { .. }
+            | Self::Run { .. }
+            | Self::DeadlinePassed { .. }
+            | Self::Recorded
             | Self::Reload { .. } => true,
             Self::New
             | Self::Missing
@@ -448,6 +465,10 @@ impl fmt::Display for Cause {
             Self::DependencyLost { on } => write!(f, "{}/{} is lost", on.namespace, on.name),
             Self::DependencyReturned => f.write_str("what it was stopped for has returned"),
             Self::Orphan => f.write_str("orphan"),
+            Self::Run { run, part } if run.is_empty() => f.write_str(part),
+            Self::Run { run, part } => write!(f, "run {run}, {part}"),
+            Self::DeadlinePassed { seconds } => write!(f, "it has run for {seconds} s, as long as it may"),
+            Self::Recorded => f.write_str("its end is recorded"),
         }
     }
 }
@@ -545,6 +566,8 @@ pub enum Wait {
         /// What keeps failing.
         evidence: String,
     },
+    /// The record must say that it begins before it may be started.
+    Begun,
     /// A pause after a failure.
     Backoff {
         /// When it is tried again.
@@ -600,6 +623,7 @@ impl fmt::Display for Wait {
             Self::InUse { by } => write!(f, "{} to let go of it", few(by)),
             Self::Approval => f.write_str("approval"),
             Self::Budget { evidence, .. } => write!(f, "budget spent: {evidence}"),
+            Self::Begun => f.write_str("its beginning to be recorded"),
             Self::Backoff { .. } => f.write_str("pause after a failure"),
             Self::Suspended { by } => write!(f, "suspended by {by}"),
             Self::Observation { what } => write!(f, "{what} to be observed"),

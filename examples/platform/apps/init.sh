@@ -1,9 +1,4 @@
 #!/bin/sh
-# Stands in for migrations, queue declarations and buckets: does its work once, then stays.
+# Stands in for one of migrations, indexes, queue declarations and buckets.
 set -e
-echo "initialising $PLATFORM_NAME"
-for step in migrate-postgres index-mongo declare-queues make-buckets; do
-  echo "step $step"
-done
-touch /tmp/done
-exec sleep 2147483647
+echo "initialising $PLATFORM_NAME: $1"

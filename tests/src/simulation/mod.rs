@@ -8,6 +8,7 @@ pub mod calm;
 pub mod drive;
 pub mod fate;
 pub mod folder;
+pub mod jobs;
 pub mod journal;
 pub mod judge;
 pub mod meddle;
@@ -40,6 +41,14 @@ pub fn run(script: &Script, keep_log: bool) -> Verdict {
 pub fn run_point(transition: &points::Transition, point: Option<points::Point>) -> Result<u64, String> {
     let transition = transition.clone();
     in_virtual_time(async move || points::play(&transition, point).await).flatten()
+}
+
+/// Plays an hour of a scheduled job; gives its runs.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn run_scheduled_job() -> Result<Vec<serde_json::Value>, String> {
+    in_virtual_time(jobs::play).flatten()
 }
 
 /// Runs something on a fresh thread and a runtime of its own, whose clock jumps whenever nothing is left to do.

@@ -67,6 +67,18 @@ impl Service {
         self.spec(form, value)
     }
 
+    /// Is a job, with these fields beside its container.
+    #[must_use]
+    pub fn job(mut self, fields: Value) -> Self {
+        let mut job = fields.as_object().cloned().unwrap_or_default();
+        let mut container = std::mem::take(&mut self.container);
+        if job.contains_key("steps") {
+            container.remove("command");
+        }
+        job.insert("container".to_owned(), container.into());
+        self.spec("job", job.into())
+    }
+
     /// Uses another image.
     #[must_use]
     pub fn image(self, reference: &str) -> Self {

@@ -10,6 +10,7 @@ mod engine_away;
 mod faces;
 mod faults;
 mod folder;
+mod jobs;
 mod kill_points;
 mod leaves;
 mod locks;

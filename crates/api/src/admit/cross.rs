@@ -187,7 +187,7 @@ fn networks(world: &World<'_>, index: &BTreeMap<&ObjectKey, &Member<'_>>, member
             Some(word) => format!("did you mean `{word}`?"),
             None => format!("declare it: a `kind: Network` with `metadata: {{name: {name}, namespace: {}}}`", key.namespace),
         };
-        let path = FieldPath::from("spec.container.networks").index(*at);
+        let path = member.facts.container.key("networks").index(*at);
         let message = format!("the network `{name}` is not declared in the namespace `{}`", key.namespace);
         found.push(member.found(Problem::error(Code::UnknownNetwork, path, message).help(help), *span));
     }
@@ -271,7 +271,7 @@ fn ports(world: &World<'_>, found: &mut Vec<Found>) {
                 _ => true,
             };
             if let Some((other, at)) = others.iter().find(|(_, other)| overlaps(other)) {
-                let path = FieldPath::from("spec.container.ports").index(port.index).key("published");
+                let path = member.facts.container.key("ports").index(port.index).key("published");
                 let message = format!("the host's port {} is published by {} too", port.what.port, other.key);
                 let problem = Problem::error(Code::PortConflict, path, message)
                     .help("choose another port, another address (`host`), or leave `published` out");
@@ -290,7 +290,7 @@ fn addresses(world: &World<'_>, found: &mut Vec<Found>) {
     let mut taken: BTreeMap<(&Name, &Name, Ipv4Addr), (&Member<'_>, Span)> = BTreeMap::new();
     for member in world.all() {
         for At { what: (network, address), span, .. } in &member.facts.addresses {
-            let path = FieldPath::from("spec.container.networkOptions").key(network).key("ipv4");
+            let path = member.facts.container.key("networkOptions").key(network).key("ipv4");
             let namespace = &member.key.namespace;
             let problem = match subnets.get(&(namespace, network)) {
                 None if world.bad.contains(&ObjectKey::new(network::KIND, namespace.clone(), network.clone())) => None,
@@ -336,7 +336,7 @@ fn volumes(world: &World<'_>, found: &mut Vec<Found>) {
             if !volume.what.is_exclusive || member.document.is_none() {
                 continue;
             }
-            let path = FieldPath::from("spec.container.volumes").index(volume.index);
+            let path = member.facts.container.key("volumes").index(volume.index);
             let help = "mount it `readOnly: true`, say `shared: true`, or use volumes of their own";
             if member.facts.replicas > 1 {
                 let message = format!("{} replicas write the volume `{name}`", member.facts.replicas);

@@ -64,6 +64,8 @@ pub struct Facts {
     pub edges: Vec<At<Dependency>>,
     /// The service that reports for it.
     pub reporter: Option<At<Name>>,
+    /// Where its container stands, for one that has one.
+    pub container: FieldPath,
     /// The networks that it names.
     pub networks: Vec<At<Name>>,
     /// Its fixed addresses: network and address.
@@ -108,6 +110,10 @@ pub fn of(spec: &AnySpec, namespace: &Name, manifest: Option<&Name>, locate: &dy
                 facts.replicas = if is_enabled { container.replicas.unwrap_or(1) } else { 0 };
                 add_container(&mut facts, container, &root.key("container"), manifest, locate);
             }
+            if let Some(job) = &service.job {
+                facts.replicas = u32::from(service.enabled != Some(false));
+                add_container(&mut facts, &job.container, &root.key("job").key("container"), manifest, locate);
+            }
         }
     }
     facts
@@ -118,6 +124,7 @@ fn edge_name(at: &FieldPath, is_service: bool) -> FieldPath {
 }
 
 fn add_container(facts: &mut Facts, container: &Container, at: &FieldPath, manifest: Option<&Name>, locate: &dyn Fn(&FieldPath) -> Span) {
+    facts.container = at.clone();
     let path = at.key("networks");
     facts.networks = joined_networks(container)
         .into_iter()

@@ -22,6 +22,8 @@ pub enum Act {
     Retry,
     /// Stop and start the containers.
     Restart,
+    /// Run a job again now.
+    Run,
     /// Plan again now.
     Reconcile,
     /// Go back to an older revision.
@@ -36,12 +38,13 @@ pub enum Act {
 
 impl Act {
     /// All acts, in order.
-    pub const ALL: [Act; 10] = [
+    pub const ALL: [Act; 11] = [
         Act::Suspend,
         Act::Resume,
         Act::Approve,
         Act::Retry,
         Act::Restart,
+        Act::Run,
         Act::Reconcile,
         Act::Rollback,
         Act::Adopt,
@@ -57,6 +60,7 @@ impl Act {
             Act::Approve => "approve",
             Act::Retry => "retry",
             Act::Restart => "restart",
+            Act::Run => "run",
             Act::Reconcile => "reconcile",
             Act::Rollback => "rollback",
             Act::Adopt => "adopt",

@@ -13,6 +13,7 @@ use crate::lock::LockStatus;
 use crate::name::Name;
 use crate::spec::container::{Container, SecretUse};
 use crate::spec::edge::{Edge, OnDown};
+pub use crate::spec::job::{Concurrency, Job, JobRun, JobState, JobStatus, JobStep, MissedRuns};
 use crate::spec::names;
 use crate::spec::quantity::{Duration, Scalar};
 use crate::spec::rules::Rules;
@@ -43,7 +44,7 @@ pub struct MiniServiceSpec {
     /// A part of an app, which reports its health over the app face.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logical: Option<Logical>,
-    /// A container that runs once per input, or on a schedule (not supported yet).
+    /// A container that runs to its end: once per input, or on a schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<Job>,
     /// What it depends on.
@@ -166,66 +167,6 @@ pub struct Logical {
     pub secrets: Vec<SecretUse>,
 }
 
-/// A container that runs to its end.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Job {
-    /// What runs.
-    pub container: Container,
-    /// Steps, run in order in the same container image; a retry resumes at the one that failed.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub steps: Vec<JobStep>,
-    /// When it runs, as a cron expression. Default: once per input.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schedule: Option<String>,
-    /// The time zone of `schedule`. Default UTC.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub time_zone: Option<String>,
-    /// What to do when it is due and still running. Default Forbid.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub concurrency: Option<Concurrency>,
-    /// What to do with runs that were missed. Default Skip.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub missed_runs: Option<MissedRuns>,
-    /// How often a failed run is tried again. Default 3.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1000))]
-    pub retries: Option<u32>,
-    /// How long it may run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub active_deadline: Option<Duration>,
-}
-
-/// One step of a job.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct JobStep {
-    /// Its name.
-    pub name: String,
-    /// Its command.
-    pub command: Vec<String>,
-}
-
-/// What to do when a scheduled job is due and still running.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Concurrency {
-    /// Run both.
-    Allow,
-    /// Leave the new run out.
-    Forbid,
-    /// End the old run.
-    Replace,
-}
-
-/// What to do with runs that were missed while nobody looked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum MissedRuns {
-    /// Leave them out.
-    Skip,
-    /// Run once.
-    RunOnce,
-}
-
 /// What to do about changes that others make.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -311,6 +252,9 @@ pub struct MiniServiceStatus {
     /// Who changes it or uses it under a lock, while somebody does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock: Option<LockStatus>,
+    /// How the job stands; absent for forms that are no job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobStatus>,
     /// The revision that is wanted; absent for forms without containers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
@@ -457,14 +401,21 @@ pub fn validate(spec: &MiniServiceSpec, at: &FieldPath) -> Vec<Problem> {
     if let Some(logical) = &spec.logical {
         validate_logical(&mut rules, &at.key("logical"), logical);
     }
-    if spec.job.is_some() {
-        rules.not_supported(&at.key("job"), "the form `job`", "for now, use a container that stays healthy after its work");
+    if let Some(job) = &spec.job {
+        rules.job(&at.key("job"), job);
     }
     let has_secrets = spec.container.as_ref().is_some_and(|container| !container.secrets.is_empty())
+        || spec.job.as_ref().is_some_and(|job| !job.container.secrets.is_empty())
         || spec.logical.as_ref().is_some_and(|logical| !logical.secrets.is_empty());
     rules.edges(&at.key("dependsOn"), &spec.depends_on, has_secrets);
-    if spec.external.is_some() || spec.logical.is_some() {
-        rules.edges_without_workload(&at.key("dependsOn"), &spec.depends_on, spec.logical.is_some());
+    let why = match (&spec.external, &spec.job, &spec.logical) {
+        (Some(_), ..) => Some("an external service is only probed: there is nothing to stop or to reload"),
+        (_, Some(_), _) => Some("a job runs to its end: it is neither stopped nor reloaded for what it depends on"),
+        (.., Some(_)) => Some("a part of an app has no container of its own that could be stopped"),
+        (None, None, None) => None,
+    };
+    if let Some(why) = why {
+        rules.edges_without_workload(&at.key("dependsOn"), &spec.depends_on, why, spec.logical.is_some());
     }
     if let Some(drift) = &spec.drift {
         for (i, pointer) in drift.ignore.iter().enumerate() {

@@ -4,10 +4,12 @@
 //! a field is its user manual (it becomes the JSON Schema and editor help).
 
 pub mod container;
+pub mod cron;
 pub mod edge;
 pub mod env_file;
 pub mod health;
 pub mod image;
+pub mod job;
 pub mod names;
 pub mod quantity;
 pub mod rules;

@@ -390,17 +390,16 @@ impl Rules {
         }
     }
 
-    /// What only containers can do: something that is not run here is not stopped. An app is told to reload a part of it, and says when it
-    /// has; something outside is only probed.
-    pub(crate) fn edges_without_workload(&mut self, at: &FieldPath, edges: &[Edge], can_be_told: bool) {
+    /// What only services in containers can do: everything else is neither stopped nor reloaded, and here is why. An app can be told to
+    /// reload a part of it, and says when it has.
+    pub(crate) fn edges_without_workload(&mut self, at: &FieldPath, edges: &[Edge], why: &str, can_be_told: bool) {
         for (i, edge) in edges.iter().enumerate() {
             let verbs = [("onUp", edge.on_up), ("onChange", edge.on_change)];
             let reloads =
                 verbs.into_iter().filter(|(_, verb)| verb.is_some_and(|v| v != Reload::Ignore) && !can_be_told).map(|(field, _)| field);
             let stops = (edge.on_down == Some(OnDown::Stop)).then_some("onDown");
             for field in reloads.chain(stops) {
-                let message = "it has no containers here: there is nothing to stop or to reload";
-                self.error(Code::BadCombination, &at.index(i).key(field), message, "remove the field, or use Block for onDown");
+                self.error(Code::BadCombination, &at.index(i).key(field), why, "remove the field, or use Block for onDown");
             }
         }
     }

@@ -464,7 +464,7 @@ impl Inner {
         if self.expected_exits.remove(&new.id) || planted(Mutant::Brakeless) {
             return;
         }
-        let Some(spec) = self.services.get(owner).and_then(|s| s.container()) else { return };
+        let Some(spec) = self.services.get(owner).and_then(|s| s.replicated()) else { return };
         // What an older revision does says nothing about the wanted one.
         let Some(stamp) = new.stamp.as_ref().filter(|s| s.spec_hash == leaf::spec_hash(spec, &new.image_id).as_str()) else { return };
         let budget = Budget { tries: spec.start_tries, window_ms: spec.start_window_ms };

@@ -19,6 +19,7 @@ use qm_api::time::Timestamp;
 use qm_plan::availability::{DownCause, Engine, Epoch, Remembered, Settings, Snapshot};
 use qm_plan::budget::{Budget, Spent};
 use qm_plan::desired::{DesiredNetwork, DesiredService};
+use qm_plan::job::{Gates, Standing};
 use qm_plan::observed::{Container, Health, Image, Network, Report};
 use qm_plan::own::{Own, Trouble, own_health};
 use qm_plan::stamp::Stamp;
@@ -70,6 +71,8 @@ pub(crate) struct Inner {
     pub(crate) healthy_before: BTreeMap<Name, (Option<Timestamp>, Timestamp)>,
     pub(crate) external_health: BTreeMap<ObjectKey, Health>,
     pub(crate) troubles: BTreeMap<ObjectKey, Trouble>,
+    /// How jobs stand by their records.
+    pub(crate) jobs: BTreeMap<ObjectKey, Standing>,
     /// Failed starts, per replica: an engine that was restarted ends every replica once, and that is no crash loop.
     pub(crate) exits: BTreeMap<ObjectKey, BTreeMap<u32, Spent>>,
     pub(crate) expected_exits: BTreeSet<Name>,
@@ -141,6 +144,7 @@ impl World {
             healthy_before: BTreeMap::new(),
             external_health: BTreeMap::new(),
             troubles: BTreeMap::new(),
+            jobs: BTreeMap::new(),
             exits: BTreeMap::new(),
             expected_exits: BTreeSet::new(),
             blocked: BTreeMap::new(),
@@ -234,6 +238,14 @@ impl World {
         let mut settings_changed = false;
         for wanted in changed {
             match wanted {
+                Wanted::Job(key, standing) => {
+                    // In the same moment as what is wanted: nobody may start on the success of an input that is not the present one.
+                    if standing.gates == Gates::Running {
+                        touched.extend(inner.engine.set_changing(&key, true, self.clock.now()));
+                    }
+                    inner.jobs.insert(key.clone(), standing);
+                    touched.insert(key);
+                }
                 Wanted::Service(service) => {
                     let key = service.key.clone();
                     let old = inner.services.insert(key.clone(), service.clone());
@@ -259,6 +271,7 @@ impl World {
                     inner.services.remove(&key);
                     inner.nets.remove(&key);
                     inner.troubles.remove(&key);
+                    inner.jobs.remove(&key);
                     inner.exits.remove(&key);
                     inner.external_health.remove(&key);
                     inner.last_ended.remove(&key);
@@ -348,6 +361,21 @@ impl World {
             None => inner.troubles.remove(key),
         };
         self.settle_without_pass(inner, BTreeSet::from([key.clone()]), key);
+    }
+
+    /// Records how a job stands.
+    pub fn set_job(&self, key: &ObjectKey, standing: Standing) {
+        let mut inner = self.lock();
+        if inner.jobs.get(key) == Some(&standing) {
+            return;
+        }
+        inner.jobs.insert(key.clone(), standing);
+        self.settle_without_pass(inner, BTreeSet::from([key.clone()]), key);
+    }
+
+    /// How a job stands.
+    pub fn job(&self, key: &ObjectKey) -> Option<Standing> {
+        self.lock().jobs.get(key).cloned()
     }
 
     /// What stands in a service's way.
@@ -554,6 +582,8 @@ pub struct Blocked {
 /// A change of what is wanted.
 #[derive(Clone, Debug)]
 pub enum Wanted {
+    /// A job stands so by its record, with what is wanted of it now.
+    Job(ObjectKey, Standing),
     /// A service is wanted so.
     Service(Arc<DesiredService>),
     /// A network is wanted so.

@@ -7,6 +7,7 @@ use qm_api::meta::ObjectKey;
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::desired::{DesiredNetwork, DesiredService, Form, HealthCheck, HealthKind, MountSource};
+use qm_plan::kinds::mini_service::Others;
 use qm_plan::kinds::network::{self, NetworkView, Stand, User};
 use qm_plan::observed::{Container, Gap, Network, Place, RunState, ServiceView};
 use qm_plan::own::external_probe_id;
@@ -81,7 +82,8 @@ impl Inner {
             view.health.insert(external_probe_id(), health.clone());
         }
         view.report = self.reports.get(key).map(|said| said.report.clone());
-        let Form::Container(spec) = &desired.form else { return view };
+        let Some(spec) = desired.container() else { return view };
+        view.job = self.jobs.get(key).cloned();
         view.gaps.extend(self.engine_gap());
         for (id, (owner, message)) in &self.gaps {
             if owner == key {
@@ -195,6 +197,21 @@ impl Inner {
         (self.containers_of(owner), self.networks_of(owner))
     }
 
+    /// What else of ours there is in the namespace of a job, and whether this store remembers it: what it does not know by its uid was
+    /// made before it, or is an orphan.
+    pub(crate) fn others_of(&self, job: &ObjectKey, uid_of: impl Fn(&ObjectKey) -> Option<Name>) -> Others {
+        let containers = self.containers.values().filter_map(|c| c.stamp.as_ref());
+        let networks = self.networks.values().filter_map(|n| n.stamp.as_ref());
+        let stamps = containers.chain(networks.filter(|s| self.networks_by_owner.contains_key(&s.owner)));
+        let others = || stamps.clone().filter(|s| s.owner.namespace == job.namespace && s.owner != *job);
+        if others().any(|s| uid_of(&s.owner).is_none_or(|uid| uid != s.uid)) {
+            return Others::Forgotten;
+        }
+        // A network that is there for the job alone is nothing else.
+        let joined: BTreeSet<ObjectKey> = self.needed_by(job).into_iter().filter(|key| key.kind == "Network").collect();
+        if others().any(|s| !joined.contains(&s.owner)) { Others::Remembered } else { Others::None }
+    }
+
     /// Owners that stamps name and that nothing wants.
     pub(crate) fn orphan_owners(&self) -> BTreeSet<ObjectKey> {
         let live = |index: &std::collections::BTreeMap<ObjectKey, BTreeSet<Name>>| {
@@ -218,7 +235,10 @@ impl World {
             return Vec::new();
         }
         match &desired.form {
+            // An app says how its parts are.
             Form::Logical(_) => Vec::new(),
+            // How a job ends says how it was.
+            Form::Job(_) => Vec::new(),
             Form::External(_) => vec![ProbeTarget { container: None, addresses: Vec::new(), check: check.clone() }],
             Form::Container(_) => inner
                 .containers_of(key)

@@ -346,6 +346,7 @@ impl Planner<'_> {
             revision,
             slot: 0,
             image: Name::default(),
+            job: None,
         };
         let mut labels = self.desired.labels.clone();
         labels.extend(stamp.labels(self.desired.generation));

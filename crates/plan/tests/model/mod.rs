@@ -8,7 +8,8 @@ use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::check::check;
 use qm_plan::desired::{DesiredService, Files, MountSource, Rollout};
-use qm_plan::kinds::mini_service::{Context, DriftMemory, Gate, PendingReload, plan_service};
+use qm_plan::job::Results;
+use qm_plan::kinds::mini_service::{Context, DriftMemory, Gate, JobContext, Others, PendingReload, plan_service};
 use qm_plan::leaf::spec_hash;
 use qm_plan::locks::Standing;
 use qm_plan::observed::{Attachment, Container, EngineHealth, Health, Image, Network, Place, RunState, ServiceView};
@@ -49,6 +50,9 @@ pub(crate) struct Model {
     pub(crate) healthy: bool,
     pub(crate) new_are_healthy: bool,
     pub(crate) carried: Vec<(String, String)>,
+    pub(crate) results: Option<Results>,
+    pub(crate) others: Others,
+    pub(crate) approved: BTreeSet<String>,
     next_id: u32,
     pub(crate) clock: i64,
 }
@@ -96,6 +100,9 @@ impl Model {
             healthy: true,
             new_are_healthy: true,
             carried: Vec::new(),
+            results: None,
+            others: Others::None,
+            approved: BTreeSet::new(),
             next_id: 0,
             clock: 0,
         };
@@ -157,10 +164,11 @@ impl Model {
             lock: self.lock.clone(),
             not_adoptable: self.not_adoptable.clone(),
             drift: &self.drift,
+            job: JobContext { results: self.results.as_ref(), others: self.others, approved: &self.approved },
         };
         let plan = plan_service(&self.desired, &context);
         let ours: BTreeSet<Name> = self.view.containers.iter().map(|c| c.id.clone()).collect();
-        check(&plan, &ours, &BTreeSet::new()).expect("the checker accepts every plan");
+        check(&plan, &ours, &self.approved).expect("the checker accepts every plan");
         plan
     }
 
@@ -177,6 +185,9 @@ impl Model {
         if plan.steps.is_empty() {
             self.settled_generation = self.desired.generation;
             self.settled_networks = self.view.networks.values().filter_map(|place| Some(place.current.as_ref()?.id.clone())).collect();
+        }
+        for note in &plan.notes {
+            self.results.get_or_insert_default().apply(note, "some output\n");
         }
         if let Some(revision) = &plan.revision {
             self.revisions.retain(|r| r.number != revision.number);
@@ -196,7 +207,7 @@ impl Model {
             done.insert(index);
         }
         self.breathe();
-        !done.is_empty()
+        !done.is_empty() || !plan.notes.is_empty()
     }
 
     /// Passes until nothing is done any more: what is left to do waits for something.
@@ -261,7 +272,7 @@ impl Model {
         Arc::make_mut(self.view.containers.last_mut().expect("just pushed"))
     }
 
-    fn take(&mut self, index: usize, step: &Step, made: &mut BTreeMap<usize, Name>) {
+    pub(crate) fn take(&mut self, index: usize, step: &Step, made: &mut BTreeMap<usize, Name>) {
         let resolve = |r: &ContainerRef| match r {
             ContainerRef::Id(id) => id.clone(),
             ContainerRef::Made(i) => made[i].clone(),
@@ -360,6 +371,7 @@ impl Model {
             revision,
             slot,
             image: spec.image.as_str().into(),
+            job: None,
         };
         let id = format!("p{}", self.next_id).into();
         let container = self.add(id, &name, stamp, image_id, state);

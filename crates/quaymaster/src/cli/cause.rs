@@ -51,6 +51,12 @@ impl Cause<'_> {
     }
 }
 
+/// The container of a service, or of a job.
+fn container_of(object: &Value) -> &Value {
+    let spec = &object["spec"];
+    if spec["job"].is_object() { &spec["job"]["container"] } else { &spec["container"] }
+}
+
 fn word<T: DeserializeOwned>(text: &str) -> Option<T> {
     serde_json::from_value(Value::from(text)).ok()
 }
@@ -189,11 +195,11 @@ pub(crate) fn advice(cause: &Cause<'_>) -> Advice {
         return Advice { heals: "by itself, when the engine answers again; containers go on meanwhile", commands };
     };
     let target = format!("{}/{name} -n {namespace}", if kind == "MiniService" { "msvc".to_owned() } else { kind.to_lowercase() });
-    let has_container = cause.object.is_some_and(|object| object["spec"]["container"].is_object());
+    let has_container = cause.object.is_some_and(|object| container_of(object).is_object());
     let describe = format!("quaymaster describe {target}");
     let logs = if has_container { format!("quaymaster logs {name} -n {namespace} --tail 50") } else { describe.clone() };
     let retry = format!("quaymaster retry {target}");
-    let image = cause.object.map(|object| cell(&object["spec"]["container"]["image"])).filter(|image| !image.is_empty());
+    let image = cause.object.map(|object| cell(&container_of(object)["image"])).filter(|image| !image.is_empty());
     let pull = image.map(|image| format!("docker pull {image}"));
     let is_suspended = cause.object.is_some_and(|object| {
         let conditions = object["status"]["conditions"].as_array();
@@ -208,6 +214,8 @@ pub(crate) fn advice(cause: &Cause<'_>) -> Advice {
         Some(Reason::Pending | Reason::Creating | Reason::Starting | Reason::Pulling | Reason::Rolling | Reason::RestartRequested) => {
             ("by itself, when it is done", vec![format!("quaymaster wait {target} --for usable"), logs])
         }
+        Some(Reason::JobRunning) => ("by itself, when the job has succeeded", vec![format!("quaymaster wait {target} --for usable"), logs]),
+        Some(Reason::JobFailed) => ("not by itself: the job has failed as often as it may", vec![describe, logs, retry]),
         Some(Reason::Unhealthy | Reason::ProbeFailed | Reason::Silent) => {
             let restart = has_container.then(|| format!("quaymaster restart {target}"));
             ("by itself, as soon as its check succeeds", [Some(logs), restart].into_iter().flatten().collect())

@@ -94,6 +94,8 @@ pub(crate) fn render(object: &Value, events: &Value, now: Timestamp, style: Styl
     sheet.section("Spec", &output::yaml(spec));
     sheet.section("Conditions", &conditions(status, now));
     if object["kind"] == "MiniService" {
+        sheet.section("Runs", &super::job::table(&status["job"]["lastRuns"], now));
+        sheet.section("Output of the newest run", status["job"]["lastRuns"][0]["output"].as_str().unwrap_or_default());
         sheet.section("Containers", &slots(status, now));
         sheet.section("Dependencies", &dependencies(status));
         sheet.section("Blocked by", &blocked_by(status, &cell(&object["metadata"]["name"]), style));
@@ -168,6 +170,7 @@ fn service_status(sheet: &mut Sheet, object: &Value, now: Timestamp) {
         let number = |key: &str| replicas.get(key).map(cell).unwrap_or_default();
         sheet.line("Replicas", &format!("{} wanted, {} running, {} healthy", number("wanted"), number("running"), number("healthy")));
     }
+    sheet.line("Job", &super::job::summary(status, now));
     sheet.line("Revision", &cell(&status["revision"]));
 }
 

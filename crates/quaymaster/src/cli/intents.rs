@@ -28,7 +28,7 @@ struct Wide {
 
 /// Why, for those who look later.
 #[derive(Clone, Debug, Args)]
-struct Why {
+pub(super) struct Why {
     /// Why, for those who look later
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
@@ -292,6 +292,12 @@ fn actor() -> String {
     format!("{user}@{}", rustix::system::uname().nodename().to_string_lossy())
 }
 
+/// Asks for an act on one service, with a reason.
+pub(super) async fn ask_for(connect: &Connect, act: Act, service: &Target, namespace: Option<&str>, why: &Why, done: &str) -> Done {
+    let request = Request { target: Some(service), namespace, reason: why.reason.as_deref(), ..Request::of(act) };
+    post(&connect.client(), &request, done).await
+}
+
 pub(crate) async fn reconcile(args: &ReconcileArgs) -> Done {
     post(&args.connect.client(), &Request::about(Act::Reconcile, &args.about, None)?, "is planned again").await
 }
@@ -324,9 +330,7 @@ pub(crate) async fn retry(args: &RetryArgs) -> Done {
 }
 
 pub(crate) async fn restart(args: &RestartArgs) -> Done {
-    let (namespace, reason) = (args.namespace.as_deref(), args.why.reason.as_deref());
-    let request = Request { target: Some(&args.service), namespace, reason, ..Request::of(Act::Restart) };
-    post(&args.connect.client(), &request, "is restarted").await
+    ask_for(&args.connect, Act::Restart, &args.service, args.namespace.as_deref(), &args.why, "is restarted").await
 }
 
 pub(crate) async fn rollback(args: &RollbackArgs) -> Done {

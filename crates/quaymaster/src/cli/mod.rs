@@ -11,6 +11,7 @@ pub(crate) mod get;
 pub(crate) mod graph;
 pub(crate) mod init;
 pub(crate) mod intents;
+pub(crate) mod job;
 pub(crate) mod lock;
 pub(crate) mod markdown;
 mod misc;
@@ -77,6 +78,7 @@ pub(crate) enum Command {
     Restart(intents::RestartArgs),
     Rollback(intents::RollbackArgs),
     Lock(lock::LockArgs),
+    Job(job::JobArgs),
     Backup(store::BackupArgs),
     Restore(store::RestoreArgs),
     Explain(misc::ExplainArgs),
@@ -244,6 +246,7 @@ fn dispatch(command: Command) -> Done {
         Command::Restart(args) => block_on(intents::restart(&args)),
         Command::Rollback(args) => block_on(intents::rollback(&args)),
         Command::Lock(args) => block_on(lock::lock(&args)),
+        Command::Job(args) => block_on(job::job(&args)),
         Command::Backup(args) => block_on(store::backup(&args)),
         Command::Restore(args) => store::restore(&args),
         Command::Explain(args) => misc::explain(&args),

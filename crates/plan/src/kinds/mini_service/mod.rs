@@ -4,6 +4,7 @@
 //! safe: the next pass sees the half-done work and goes on from there. Start at [`plan_service`].
 
 mod drift;
+mod job;
 mod lock;
 mod rollout;
 mod slot;
@@ -21,6 +22,7 @@ use qm_api::spec::edge::Start;
 use qm_api::time::Timestamp;
 
 use crate::desired::{DesiredContainer, DesiredService, Form, Rollout};
+use crate::job::Results;
 use crate::locks::Standing;
 use crate::observed::{Container, Gap, Image, RunState, ServiceView};
 use crate::plan::{Finding, Plan, Revision};
@@ -162,24 +164,49 @@ pub struct Context<'a> {
     pub lock: Standing,
     /// Why containers that are to be adopted are not, in words; empty where all is well.
     pub not_adoptable: Vec<String>,
+    /// What is remembered of a job.
+    pub job: JobContext<'a>,
+}
+
+/// What a job's plan depends on besides.
+#[derive(Clone, Copy, Debug)]
+pub struct JobContext<'a> {
+    /// What it has run; `None` = nothing is remembered of it.
+    pub results: Option<&'a Results>,
+    /// What else of ours there is in its namespace.
+    pub others: Others,
+    /// The hashes of steps that people approved.
+    pub approved: &'a BTreeSet<String>,
+}
+
+impl JobContext<'_> {
+    /// Nothing is remembered and nothing is there.
+    pub const NOTHING: JobContext<'static> = JobContext { results: None, others: Others::None, approved: &BTreeSet::new() };
+}
+
+/// What else of ours there is in a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// Nothing.
+    None,
+    /// Things that the store remembers.
+    Remembered,
+    /// Things too that the store does not remember: it was lost, or they are orphans. What a job has run may be forgotten with them.
+    Forgotten,
 }
 
 /// Plans one mini service.
 pub fn plan_service(desired: &DesiredService, ctx: &Context<'_>) -> Plan {
     let mut plan = Plan::default();
-    let Form::Container(spec) = &desired.form else {
-        plan.finalized = desired.deleting && ctx.view.containers.is_empty();
-        return plan;
+    let spec = match &desired.form {
+        Form::Container(spec) => spec,
+        Form::Job(job) => return job::plan_job(desired, job, ctx),
+        Form::External(_) | Form::Logical(_) => {
+            plan.finalized = desired.deleting && ctx.view.containers.is_empty();
+            return plan;
+        }
     };
-    for gap in &ctx.view.gaps {
-        let what = match gap {
-            Gap::Engine { message, .. } if message.is_empty() => "the engine was not listed yet".to_owned(),
-            Gap::Engine { message, .. } => format!("the engine cannot be observed: {message}"),
-            Gap::Thing { id, message } => format!("{id} cannot be observed: {message}"),
-        };
-        plan.findings.push(Finding { object: desired.key.clone(), reason: Reason::EngineUnreachable, message: what, stalls: false });
-    }
-    if !ctx.view.gaps.is_empty() && !planted(Mutant::GapIsAbsence) {
+    if is_blind(desired, ctx, &mut plan) {
         return plan;
     }
     let planner = Planner { desired, spec, ctx };
@@ -217,12 +244,30 @@ pub fn plan_service(desired: &DesiredService, ctx: &Context<'_>) -> Plan {
             }
         }
     }
+    suspend(ctx, &mut plan);
+    lock::need_change(spec, ctx, &mut plan);
+    plan
+}
+
+/// Tells of what cannot be observed, and whether nothing can be planned because of it.
+fn is_blind(desired: &DesiredService, ctx: &Context<'_>, plan: &mut Plan) -> bool {
+    for gap in &ctx.view.gaps {
+        let what = match gap {
+            Gap::Engine { message, .. } if message.is_empty() => "the engine was not listed yet".to_owned(),
+            Gap::Engine { message, .. } => format!("the engine cannot be observed: {message}"),
+            Gap::Thing { id, message } => format!("{id} cannot be observed: {message}"),
+        };
+        plan.findings.push(Finding { object: desired.key.clone(), reason: Reason::EngineUnreachable, message: what, stalls: false });
+    }
+    !ctx.view.gaps.is_empty() && !planted(Mutant::GapIsAbsence)
+}
+
+/// Nothing is done to what a person suspended, and it shows on every line.
+fn suspend(ctx: &Context<'_>, plan: &mut Plan) {
     if let Some(by) = ctx.suspended.as_ref().filter(|_| !planted(Mutant::SuspendIgnored)) {
         plan.steps.iter_mut().for_each(|step| step.waits.push(Wait::Suspended { by: by.clone() }));
         plan.finalized = false;
     }
-    lock::need_change(spec, ctx, &mut plan);
-    plan
 }
 
 /// What somebody else changed is told, once a replica and cause, and stays.

@@ -422,21 +422,21 @@ fn stop_outdated(planner: &Planner<'_>, slot: &Slot<'_>, waits: &[Wait], ready: 
 }
 
 /// Files are written into a container before its start, unless nothing can be written into it: then they are binds.
-fn has_writes(planner: &Planner<'_>) -> bool {
+pub(super) fn has_writes(planner: &Planner<'_>) -> bool {
     !planner.spec.files.is_empty() && !planner.spec.read_only
 }
 
-fn files(planner: &Planner<'_>) -> Vec<FileWrite> {
+pub(super) fn files(planner: &Planner<'_>) -> Vec<FileWrite> {
     let write =
         |f: &DesiredFile| FileWrite { target: f.target.clone(), mode: f.mode, digest: f.digest.clone(), content: f.content.clone() };
     planner.spec.files.iter().map(write).collect()
 }
 
-fn write_files(planner: &Planner<'_>, slot: u32, container: ContainerRef, cause: Cause) -> Step {
+pub(super) fn write_files(planner: &Planner<'_>, slot: u32, container: ContainerRef, cause: Cause) -> Step {
     planner.step(slot, Action::WriteFiles { container, files: files(planner) }, cause)
 }
 
-fn create_volumes(planner: &Planner<'_>, made: &mut VolumesMade, plan: &mut Plan) -> Vec<usize> {
+pub(super) fn create_volumes(planner: &Planner<'_>, made: &mut VolumesMade, plan: &mut Plan) -> Vec<usize> {
     let mut steps = Vec::new();
     for mount in &planner.spec.mounts {
         let MountSource::Volume(name) = &mount.source else { continue };
@@ -449,6 +449,7 @@ fn create_volumes(planner: &Planner<'_>, made: &mut VolumesMade, plan: &mut Plan
                 revision: 0,
                 slot: 0,
                 image: Name::default(),
+                job: None,
             };
             let action = Action::CreateVolume { name: name.clone(), labels: stamp.labels(planner.desired.generation) };
             steps.push(plan.push(planner.step(0, action, Cause::New)));
@@ -458,7 +459,7 @@ fn create_volumes(planner: &Planner<'_>, made: &mut VolumesMade, plan: &mut Plan
 }
 
 /// How a new container joins its networks, and what making it must wait for.
-fn joins(planner: &Planner<'_>) -> (Vec<Wait>, Vec<Join>) {
+pub(super) fn joins(planner: &Planner<'_>) -> (Vec<Wait>, Vec<Join>) {
     let mut waits = Vec::new();
     let joins = planner
         .spec
@@ -486,6 +487,7 @@ pub(super) fn body(planner: &Planner<'_>, target: &Target, slot: u32, old: &[&Co
         revision: target.number,
         slot,
         image: spec.image.as_str().into(),
+        job: None,
     };
     let mut labels = spec.labels.clone();
     labels.extend(stamp.labels(desired.generation));
