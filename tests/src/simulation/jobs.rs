@@ -11,7 +11,7 @@ use super::town::IMAGE;
 /// The namespace and name of the job.
 const JOB: (&str, &str) = ("jobs", "report");
 
-/// Plays a job that is due every ten minutes for an hour, with the operator dead for twenty-five minutes of it; gives its runs, newest first.
+/// Plays a job that is due every ten minutes for an hour, with the operator dead for half of it; gives its runs, newest first.
 ///
 /// # Errors
 /// What is wrong, in words.
@@ -30,7 +30,7 @@ pub async fn play() -> Result<Vec<Value>, String> {
     stage.boot();
     tokio::time::sleep(Duration::from_secs(25 * 60)).await;
     stage.kill(false);
-    tokio::time::sleep(Duration::from_secs(25 * 60)).await;
+    tokio::time::sleep(Duration::from_secs(27 * 60)).await;
     stage.boot();
     tokio::time::sleep(Duration::from_secs(10 * 60)).await;
     let store = stage.store().ok_or("no operator")?;

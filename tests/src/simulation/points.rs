@@ -55,7 +55,7 @@ pub fn transitions(platform: &Files) -> Vec<Transition> {
     let with_rest = |files: Files| -> Files { files.into_iter().chain(rest.clone()).collect() };
     let both_orders = edit(platform, |path, text| {
         let starts_first = path.starts_with("apps/") || path.starts_with("monitoring/");
-        if starts_first { text.replace("    init: true\n", "    init: true\n    update: {order: StartFirst}\n") } else { text }
+        if starts_first { text.replace("\n    init: true\n", "\n    init: true\n    update: {order: StartFirst}\n") } else { text }
     });
     let other_image = edit(&both_orders, |_, text| text.replace(IMAGE, OTHER_IMAGE));
     let range = |range: &str| {

@@ -291,8 +291,12 @@ impl Desk<'_> {
         if self.is_busy() || (self.results.wish.is_none() && !is_first) {
             return;
         }
-        let mut run = Run::new(self.fresh_id(&digest), digest);
-        run.asked = self.results.wish.clone();
+        // What was not finished when the input changed goes on where it was when the input comes back.
+        let unfinished = self.results.newest_of(&digest).filter(|run| run.state == JobState::Superseded && self.results.wish.is_none());
+        let mut run = match unfinished {
+            Some(run) => Run { state: JobState::Running, finished_at: None, ..run.clone() },
+            None => Run { asked: self.results.wish.clone(), ..Run::new(self.fresh_id(&digest), digest) },
+        };
         // A run that a person asks for is meant, whatever was before.
         let others = self.ctx().job.others;
         let may_have_run = self.results.proof == Proof::Unproven || (self.ctx().job.results.is_none() && others == Others::Forgotten);
