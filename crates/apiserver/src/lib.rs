@@ -29,8 +29,8 @@ mod wire;
 pub use app::{face_router, router};
 pub use metrics::metrics_router;
 pub use ports::{
-    ActRequest, Answer, Ask, AskUsable, AskUsableAll, CandidateSource, HeartbeatRequest, LockAct, LockReason, LockRequest, LogRequest,
-    LogStream, PlanAnswer, PlanRequest, PortError, Ports, Usable,
+    ActRequest, Answer, Ask, AskReloads, AskUsable, AskUsableAll, CandidateSource, HeartbeatRequest, LockAct, LockReason, LockRequest,
+    LogRequest, LogStream, PlanAnswer, PlanRequest, PortError, Ports, Usable,
 };
 pub use serve::{Listener, ServeError, serve_tcp, serve_unix};
 pub use wire::{FILE_ANNOTATION, SOURCE_ANNOTATION, to_wire};

@@ -29,6 +29,9 @@ pub type AskUsable = Arc<dyn Fn(&str, &str, Option<&str>) -> Option<Usable> + Se
 /// The port that knows of every service of a namespace whether it may be used, with the version that all of it holds for.
 pub type AskUsableAll = Arc<dyn Fn(&str) -> (String, Vec<Usable>) + Send + Sync>;
 
+/// The port that knows what apps of a namespace are to reload.
+pub type AskReloads = Arc<dyn Fn(&str) -> Vec<Value> + Send + Sync>;
+
 /// The text of a log as it comes.
 pub type LogStream = Pin<Box<dyn Stream<Item = Result<Bytes, io::Error>> + Send>>;
 
@@ -50,7 +53,7 @@ pub struct Ports {
     /// Tells whenever an answer of `usable` may be another one, or an app has something to do.
     pub changes: Arc<dyn Fn() -> watch::Receiver<u64> + Send + Sync>,
     /// The reloads that apps of a namespace are to carry out, as `{service, id, verb, because}`.
-    pub reloads: Arc<dyn Fn(&str) -> Vec<Value> + Send + Sync>,
+    pub reloads: AskReloads,
     /// Takes what an app says of a part of it.
     pub heartbeat: Ask<HeartbeatRequest, Value>,
     /// Asks something of the lock of a service.
