@@ -320,6 +320,17 @@ impl Run {
         }
     }
 
+    /// The same run, carried on after it was closed. A part that was begun then and has no result was never started: what runs is not
+    /// closed. Its container is gone, and no second one has its name.
+    pub fn reopened(&self) -> Self {
+        let mut run = Self { state: JobState::Running, finished_at: None, ..self.clone() };
+        if run.begun.as_ref().is_some_and(|part| !run.has(part)) {
+            run.lost += 1;
+            run.begun = None;
+        }
+        run
+    }
+
     fn close(&mut self, state: JobState, at: Timestamp) {
         self.state = state;
         self.finished_at = Some(at);

@@ -425,7 +425,7 @@ fn starts(plan: &Plan) -> BTreeSet<Name> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
 
     /// Other things are there that the store forgot, and nobody approves anything: then no step of an input that has succeeded, or may
     /// have, is ever started again, and no part of a run has two containers.

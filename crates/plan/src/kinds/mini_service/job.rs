@@ -294,7 +294,7 @@ impl Desk<'_> {
         // What was not finished when the input changed goes on where it was when the input comes back.
         let unfinished = self.results.newest_of(&digest).filter(|run| run.state == JobState::Superseded && self.results.wish.is_none());
         let mut run = match unfinished {
-            Some(run) => Run { state: JobState::Running, finished_at: None, ..run.clone() },
+            Some(run) => run.reopened(),
             None => Run { asked: self.results.wish.clone(), ..Run::new(self.fresh_id(&digest), digest) },
         };
         // A run that a person asks for is meant, whatever was before.
