@@ -13,7 +13,8 @@ use libfuzzer_sys::fuzz_target;
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::time::Timestamp;
 use qm_apiserver::{
-    ActRequest, HeartbeatRequest, LockAct, LockReason, LockRequest, LogRequest, LogStream, PlanAnswer, PlanRequest, PortError, Ports, Usable, router,
+    ActRequest, HeartbeatRequest, LockAct, LockReason, LockRequest, LogRequest, LogStream, PlanAnswer, PlanRequest, PortError, Ports,
+    Usable, router,
 };
 use qm_store::backend::Memory;
 use qm_store::{CommitMode, Durability, Options, Store};
