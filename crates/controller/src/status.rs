@@ -419,7 +419,8 @@ fn conditions_of(
     let (reason, message) = match (stall, ready) {
         (Some(finding), _) => (finding.reason, finding.message.clone()),
         (None, true) => (node.off.unwrap_or(Reason::AsWanted), String::new()),
-        (None, false) if !waits.is_empty() => (Reason::WaitingForDependency, format!("waits for: {waits}")),
+        // What needs a person says more than what it waits for besides.
+        (None, false) if !waits.is_empty() && !is_stalled => (Reason::WaitingForDependency, format!("waits for: {waits}")),
         (None, false) => (node.own.reason, node.own.message.clone()),
     };
     // What stalls it stays true while it is tried once more, and so does that it is tried.

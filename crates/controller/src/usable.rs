@@ -92,7 +92,7 @@ fn answer(node: &NodeView, blocked_operation: Option<&str>, is_changing: bool, v
         .collect();
     let (reason, message) = match blocked_operation.filter(|_| node.usable()) {
         _ if is_changing => (Reason::Changing, node.message.clone()),
-        Some(operation) => (Reason::OperationBlocked, format!("the app says that `{operation}` cannot be done now: {}", node.message)),
+        Some(operation) => (Reason::OperationBlocked, format!("the app says that `{operation}` cannot be done now")),
         None => (node.off.unwrap_or(node.reason), node.message.clone()),
     };
     let body = json!({

@@ -64,11 +64,16 @@ fn times(world: &World) -> BTreeMap<String, Times> {
     let text = |v: &Value| v.as_str().unwrap_or_else(|| panic!("a time is missing")).to_owned();
     let of = |object: &Value| {
         let (status, spec) = (&object["status"], &object["spec"]);
-        let slot = &status["slots"][0];
+        // A job is usable from the end of its run on.
+        let (slot, run) = (&status["slots"][0], &status["job"]["lastRuns"][0]);
+        let (started, healthy) = match spec["job"].is_object() {
+            true => (&run["startedAt"], &run["finishedAt"]),
+            false => (&slot["startedAt"], &slot["healthyAt"]),
+        };
         let times = Times {
             level: status["level"].as_u64().expect("a level is a number"),
-            started: text(&slot["startedAt"]),
-            healthy: text(&slot["healthyAt"]),
+            started: text(started),
+            healthy: text(healthy),
             dependencies: spec["dependsOn"].as_array().into_iter().flatten().filter(|d| waits(d)).map(|d| text(&d["service"])).collect(),
         };
         (text(&object["metadata"]["name"]), times)
