@@ -11,7 +11,7 @@ use qm_api::spec::quantity::Duration;
 use qm_api::time::Timestamp;
 use serde::Deserialize;
 
-use crate::app::{App, Peer, ask, json, parse_object, read_body};
+use crate::app::{App, MOST_WORDS, Peer, ask, json, parse_object, read_body};
 use crate::ports::ActRequest;
 use crate::query::Query;
 use crate::resource;
@@ -48,7 +48,7 @@ pub(crate) async fn act(app: &App, target: Target, action: &str, parts: &Parts, 
     if let Target::Object { kind, namespace, name } = &target {
         resource::find(&app.store.snapshot(), kind, namespace, name).ok_or_else(|| Failure::no_such_object(kind, name))?;
     }
-    let asked: Asked = parse_object(&read_body(body).await?, "an action")?;
+    let asked: Asked = parse_object(&read_body(body, MOST_WORDS).await?, "an action")?;
     let about = |failure: Failure| failure.about(GROUP, intent::KIND, act.word());
     let request = asked.into_request(act, target, parts, (app.ports.now)()).map_err(about)?;
     let intent = ask((app.ports.act)(request)).await?;

@@ -29,8 +29,10 @@ use crate::route::{self, Route};
 use crate::status::{Failure, Reason};
 use crate::{accept, actions, discovery, extra, face, locks, openapi, resource, watch};
 
-/// The most bytes of a body.
-const MOST_BODY: usize = 16 * 1024 * 1024;
+/// The most bytes of a body that holds manifests ..
+pub(crate) const MOST_BODY: usize = 16 * 1024 * 1024;
+/// .. and of one that asks or says something of one service: anybody in a container may send those.
+pub(crate) const MOST_WORDS: usize = 128 * 1024;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a port may take to answer.
@@ -52,6 +54,10 @@ pub(crate) struct App {
 /// Says to a request's streams when the server closes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Closing(pub(crate) CancellationToken);
+
+/// The request came over an app face.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OnFace;
 
 /// The user on the other end of a unix socket.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +103,8 @@ pub fn face_router(store: Store, ports: Ports, namespace: String) -> Router {
             _ => false,
         };
         let mut whole = whole.clone();
+        let mut request = request;
+        request.extensions_mut().insert(OnFace);
         async move {
             match is_theirs {
                 true => whole.call(request).await.unwrap_or_else(|never| match never {}),
@@ -237,11 +245,11 @@ pub(crate) async fn ask<T>(answer: Answer<T>) -> Result<T, Failure> {
 ///
 /// # Errors
 /// When it is too large, too slow or cut off.
-pub(crate) async fn read_body(body: Body) -> Result<Bytes, Failure> {
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MOST_BODY).collect()).await {
+pub(crate) async fn read_body(body: Body, most: usize) -> Result<Bytes, Failure> {
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, most).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Failure::new(Reason::TooLarge, format!("the body is larger than {} MiB", MOST_BODY / 1024 / 1024)))
+            Err(Failure::new(Reason::TooLarge, format!("the body is larger than {} KiB", most / 1024)))
         }
         Ok(Err(_)) => Err(Failure::bad_request("the body was cut off")),
         Err(_) => Err(Failure::bad_request(format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()))),

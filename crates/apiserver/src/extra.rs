@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use crate::app::{App, ask, closing, json, parse_object, read_body, with_type};
+use crate::app::{App, MOST_BODY, ask, closing, json, parse_object, read_body, with_type};
 use crate::ports::{CandidateSource, LogRequest, PlanRequest};
 use crate::query::Query;
 use crate::resource;
@@ -42,7 +42,7 @@ struct AskedSource {
 
 /// Answers `POST /quaymaster/v1/plan`.
 pub(crate) async fn plan(app: &App, body: Body) -> Result<Response, Failure> {
-    let asked: AskedPlan = parse_object(&read_body(body).await?, "a plan")?;
+    let asked: AskedPlan = parse_object(&read_body(body, MOST_BODY).await?, "a plan")?;
     let answer = ask((app.ports.plan)(candidates(asked)?)).await?;
     Ok(json(StatusCode::OK, &json!({"plan": answer.plan, "text": answer.text})))
 }

@@ -16,15 +16,18 @@ use qm_api::meta::GROUP;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{App, ask, closing, json, parse_object, read_body, with_type};
+use crate::app::{App, MOST_WORDS, ask, closing, json, parse_object, read_body, with_type};
 use crate::ports::{HeartbeatRequest, Usable};
 use crate::query::Query;
 use crate::status::{Failure, Reason};
 
 /// A silent stream says so often that it is still there.
 const STILL_THERE: Duration = Duration::from_secs(15);
+/// So long changes are gathered before they are told: many come at once, and each costs a look at the whole namespace.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Answers `GET /usable/NS/NAME[?operation=]`.
 pub(crate) fn usable(app: &App, namespace: &str, name: &str, query: &Query) -> Result<Response, Failure> {
@@ -69,7 +72,7 @@ const MOST_OPERATIONS: usize = 64;
 
 /// Answers `POST /heartbeat/NS/NAME`.
 pub(crate) async fn heartbeat(app: &App, namespace: String, name: String, body: Body) -> Result<Response, Failure> {
-    let said: Said = parse_object(&read_body(body).await?, "a heartbeat")?;
+    let said: Said = parse_object(&read_body(body, MOST_WORDS).await?, "a heartbeat")?;
     if said.blocked_operations.len() > MOST_OPERATIONS || said.blocked_operations.iter().any(|o| o.len() > MOST_TEXT) {
         return Err(Failure::invalid_field(
             "blockedOperations",
@@ -104,6 +107,7 @@ pub(crate) fn watch(app: &Arc<App>, namespace: String, parts: &Parts) -> Result<
         told: BTreeMap::new(),
         reloads: BTreeMap::new(),
         is_synced: false,
+        quiet_until: Instant::now() + STILL_THERE,
     };
     let events = stream::unfold(feed, |mut feed| async move { feed.next().await.map(|text| (Ok::<_, Infallible>(text), feed)) });
     let mut response = with_type(StatusCode::OK, "text/event-stream", Body::from_stream(events));
@@ -120,6 +124,8 @@ struct Feed {
     told: BTreeMap<String, Value>,
     reloads: BTreeMap<String, Value>,
     is_synced: bool,
+    /// When it is to say that it is still there, however much happens elsewhere.
+    quiet_until: Instant,
     #[expect(dead_code, reason = "held for as long as the stream lives")]
     place: OwnedSemaphorePermit,
 }
@@ -133,14 +139,21 @@ impl Feed {
                 self.is_synced = true;
                 text.push_str(&event("synced", &json!({})));
             }
+            if text.is_empty() && Instant::now() >= self.quiet_until {
+                ": still there\n\n".clone_into(&mut text);
+            }
             if !text.is_empty() {
+                self.quiet_until = Instant::now() + STILL_THERE;
                 return Some(text);
             }
             tokio::select! {
                 biased;
                 () = self.closing.cancelled() => return None,
-                changed = self.changes.changed() => changed.ok()?,
-                () = tokio::time::sleep(STILL_THERE) => return Some(": still there\n\n".to_owned()),
+                changed = self.changes.changed() => {
+                    changed.ok()?;
+                    sleep(GATHER).await;
+                }
+                () = sleep_until(self.quiet_until) => {}
             }
         }
     }

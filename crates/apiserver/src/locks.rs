@@ -12,7 +12,7 @@ use qm_api::meta::GROUP;
 use qm_api::registry;
 use serde::Deserialize;
 
-use crate::app::{App, ask, json, parse_object, read_body};
+use crate::app::{App, MOST_WORDS, OnFace, ask, json, parse_object, read_body};
 use crate::ports::{LockAct, LockRequest};
 use crate::resource;
 use crate::status::Failure;
@@ -62,13 +62,17 @@ pub(crate) async fn lock(app: &App, namespace: String, name: String, verb: Verb,
     let (act, status) = match verb {
         Verb::Lock if is_read => (LockAct::Show, StatusCode::OK),
         verb => {
-            let asked: Asked = parse_object(&read_body(body).await?, "a lock")?;
+            let asked: Asked = parse_object(&read_body(body, MOST_WORDS).await?, "a lock")?;
             let status = if verb == Verb::Lock { StatusCode::CREATED } else { StatusCode::OK };
             (asked.into_act(verb).map_err(about)?, status)
         }
     };
     let request = LockRequest { namespace: namespace.clone(), name: name.clone(), act };
-    let answer = ask((app.ports.lock)(request)).await.map_err(about)?;
+    let mut answer = ask((app.ports.lock)(request)).await.map_err(about)?;
+    // With the token anybody in a container could end what somebody else does.
+    if is_read && parts.extensions.get::<OnFace>().is_some() && answer["change"].is_object() {
+        answer["change"]["token"] = serde_json::Value::Null;
+    }
     Ok(json(status, &answer))
 }
 

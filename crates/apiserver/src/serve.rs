@@ -29,6 +29,8 @@ use crate::app::{Closing, Peer};
 const LONGEST_PATH: usize = 107;
 /// The most connections at once; more wait to be accepted.
 const MOST_CONNECTIONS: usize = 1_024;
+/// The same over a socket that anybody in a container may use.
+const MOST_OF_A_FACE: usize = 64;
 /// How long the head of a request may take, also the first byte of the next one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest head of a request; what came with the same read may be over it.
@@ -77,7 +79,7 @@ pub enum ServeError {
 
 /// A socket that listens.
 #[derive(Debug)]
-pub struct Listener(Kind);
+pub struct Listener(Kind, usize);
 
 #[derive(Debug)]
 enum Kind {
@@ -111,18 +113,19 @@ impl Listener {
     /// # Errors
     /// When the path is too long, taken by a live process or by another file, or refused by the system.
     pub async fn unix(path: &Path) -> Result<Self, ServeError> {
-        Self::unix_for(path, 0o600).await
+        Self::unix_for(path, 0o600, MOST_CONNECTIONS).await
     }
 
-    /// Listens on a unix socket that everybody who sees the file may use: who may, the mount decides.
+    /// Listens on a unix socket that everybody who sees the file may use: who may, the mount decides. It takes few connections at once, so
+    /// that nobody there can take from the operator what it needs to see its engine.
     ///
     /// # Errors
     /// As for [`Listener::unix`].
     pub async fn unix_for_all(path: &Path) -> Result<Self, ServeError> {
-        Self::unix_for(path, 0o666).await
+        Self::unix_for(path, 0o666, MOST_OF_A_FACE).await
     }
 
-    async fn unix_for(path: &Path, mode: u32) -> Result<Self, ServeError> {
+    async fn unix_for(path: &Path, mode: u32, most: usize) -> Result<Self, ServeError> {
         let length = path.as_os_str().as_bytes().len();
         if length > LONGEST_PATH {
             return Err(ServeError::PathTooLong { path: path.to_owned(), length });
@@ -138,7 +141,7 @@ impl Listener {
         // Before it listens nobody can connect, so that no one slips in under the wider mode.
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(refused)?;
         let listener = socket.listen(BACKLOG).map_err(refused)?;
-        Ok(Self(Kind::Unix { listener, _file: file }))
+        Ok(Self(Kind::Unix { listener, _file: file }, most))
     }
 
     /// Listens on a TCP address.
@@ -150,7 +153,7 @@ impl Listener {
             io::ErrorKind::AddrInUse => ServeError::InUse { place: address.to_string() },
             _ => ServeError::Io { place: address.to_string(), source },
         })?;
-        Ok(Self(Kind::Tcp(listener)))
+        Ok(Self(Kind::Tcp(listener), MOST_CONNECTIONS))
     }
 
     /// The TCP address, e.g. to learn the port that the system chose; `None` for unix sockets.
@@ -164,7 +167,7 @@ impl Listener {
     /// Serves until `shutdown`; then watches and logs end at once, other requests within a few seconds, and the socket file is removed.
     pub async fn serve(self, router: Router, shutdown: impl Future<Output = ()>) {
         let closing = Closing::default();
-        let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let places = Arc::new(Semaphore::new(self.1));
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
         loop {

@@ -65,6 +65,8 @@ pub(crate) struct Memory {
     pub(crate) not_adoptable: BTreeMap<Name, String>,
     /// Since when a planned change of ours has taken containers down, in monotonic milliseconds.
     pub(crate) changing_since_ms: Option<u64>,
+    /// When the pass under way, or the last one, began, in monotonic milliseconds.
+    pub(crate) pass_began_ms: u64,
     /// When a reload that waits is looked at again, in monotonic milliseconds.
     pub(crate) reload_wait_ms: Option<u64>,
     /// It reloads again and again: until when it does not, and why it would.

@@ -114,7 +114,7 @@ impl Controller {
     }
 
     /// Wakes those that react to what happens to a service, at whatever distance: they reload level by level.
-    fn wake_dependents(&self, service: &ObjectKey) {
+    pub(crate) fn wake_dependents(&self, service: &ObjectKey) {
         let graph = self.world.graph();
         let mut open = vec![service.clone()];
         let mut seen: std::collections::BTreeSet<ObjectKey> = std::collections::BTreeSet::new();

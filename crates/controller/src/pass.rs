@@ -53,6 +53,7 @@ impl Controller {
     /// Does one pass.
     pub(crate) async fn pass(self: &Arc<Self>, key: &ObjectKey) -> Next {
         let began = self.clock.mono_ms();
+        self.remember(key, |m| m.pass_began_ms = began);
         let object = self.store.snapshot().get(key).cloned();
         let next = match (object, key.kind.as_str()) {
             (Some(object), mini_service::KIND) => self.pass_service(&object).await,
@@ -500,19 +501,20 @@ impl Controller {
             at = at.min(self.clock.mono_ms() + until.millis_since(now).max(1) as u64);
         }
         let reload = self.remember(key, |m| m.reload_wait_ms);
-        for until in reload.into_iter().chain(self.change_ends_ms(key)) {
-            at = at.min(until.max(self.clock.mono_ms() + 1));
-        }
+        let held = self.locks.held_since_ms(key).map(|since| {
+            let timeout = self.world.service(key).and_then(|s| Some(s.container()?.update_timeout_ms)).unwrap_or(0);
+            since.saturating_add(timeout)
+        });
+        // What had passed when this pass began was looked at, and nothing came of it: only news can help.
+        let (began_ms, soon) = (self.remember(key, |m| m.pass_began_ms), self.clock.mono_ms() + 1);
+        let ends = reload.into_iter().chain(self.change_ends_ms(key)).chain(held);
+        at = ends.filter(|until| *until > began_ms).map(|until| until.max(soon)).fold(at, u64::min);
         let backoff = self.remember(key, |m| m.backoff_until_ms);
         if backoff > self.clock.mono_ms() {
             at = at.min(backoff);
         }
         if let Some((until, _)) = self.crash_loop(key) {
             at = at.min(self.clock.mono_ms() + until.millis_since(now).max(1) as u64);
-        }
-        if let Some(since) = self.locks.held_since_ms(key) {
-            let timeout = self.world.service(key).and_then(|s| Some(s.container()?.update_timeout_ms)).unwrap_or(0);
-            at = at.min(since.saturating_add(timeout).max(self.clock.mono_ms() + 1));
         }
         if let Some(until) = self.suspension_ends(object) {
             at = at.min(self.clock.mono_ms() + until.millis_since(now).max(1) as u64);

@@ -1,7 +1,7 @@
 //! What others may ask of a running operator: plans, acts of persons, the graph, usability, an overview, logs. Wiring gives these to the
 //! API server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,9 +10,11 @@ use qm_api::kinds::intent::{Act, IntentSpec, KIND as INTENT, Scope};
 use qm_api::kinds::mini_service::KIND as SERVICE;
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::mutant::{Mutant, planted};
+use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::desired::Rollout;
 use qm_plan::plan::Plan;
+use qm_plan::reload::Verb;
 use qm_store::{Durability, Precondition, StoreError};
 use serde_json::{Value, json};
 
@@ -149,7 +151,7 @@ impl Operator {
                     return Err(AskError::Invalid(message));
                 }
                 for object in covered.iter().filter(|o| o.key.kind == SERVICE && !is_job(o)) {
-                    self.want_restart(&mut tx, object, &spec);
+                    self.want_restart(&mut tx, &snapshot, object, &spec);
                 }
             }
             Act::Run => {
@@ -287,20 +289,20 @@ impl Operator {
         })
     }
 
-    fn want_restart(&self, tx: &mut qm_store::Tx, object: &Object, spec: &IntentSpec) {
+    /// What runs is to be outlived. Parts of apps have nothing that runs here; what is down is started anyway, or is to stay down.
+    fn want_restart(&self, tx: &mut qm_store::Tx, snapshot: &qm_store::Snapshot, object: &Object, spec: &IntentSpec) {
         let key = ObjectKey::new(PENDING_RELOAD, object.key.namespace.clone(), object.key.name.clone());
-        let inner = self.controller.world.lock();
-        let (containers, _) = inner.orphans(&object.key);
-        drop(inner);
-        let record = PendingReloadRecord {
-            verb: qm_plan::reload::Verb::Restart,
-            triggers: Vec::new(),
-            id: None,
-            actor: spec.actor.clone(),
-            reason: spec.reason.clone(),
-            containers: containers.iter().map(|c| (c.id.clone(), c.started_at)).collect(),
-        };
-        self.controller.put_record(tx, key, &record);
+        let running = self.controller.world.containers_of(&object.key).into_iter().filter(|c| c.state.is_up());
+        let mut containers: BTreeMap<Name, Option<Timestamp>> = running.map(|c| (c.id.clone(), c.started_at)).collect();
+        if containers.is_empty() {
+            return;
+        }
+        // What is pending already may ask for more than a restart.
+        let old = crate::records::pending_reload(snapshot, &object.key);
+        let verb = old.as_ref().map_or(Verb::Restart, |old| old.verb.max(Verb::Restart));
+        containers.extend(old.into_iter().flat_map(|old| old.containers));
+        let (actor, reason) = (spec.actor.clone(), spec.reason.clone());
+        self.controller.put_record(tx, key, &PendingReloadRecord { verb, triggers: Vec::new(), id: None, actor, reason, containers });
     }
 
     /// The plan of everything, in level order, as it would be carried out now.

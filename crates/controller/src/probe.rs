@@ -14,7 +14,7 @@ use qm_plan::desired::{HealthCheck, HealthKind};
 use qm_plan::observed::Health;
 use tokio::task::JoinHandle;
 
-use crate::dial::{Address, Dial};
+use crate::dial::{Address, Dial, Stream};
 use crate::docker::{Docker, DockerError};
 use crate::world::{ProbeTarget, World};
 
@@ -73,10 +73,10 @@ async fn probe(world: Arc<World>, dial: Dial, docker: Docker, key: ObjectKey, ta
         let limit = Duration::from_millis(target.check.timeout_ms);
         let outcome = match &target.check.kind {
             HealthKind::Command(command) => run_command(&docker, &target, command, limit).await,
-            _ => Some(match tokio::time::timeout(limit, check(&dial, &target)).await {
+            _ => match tokio::time::timeout(limit, check(&dial, &target)).await {
                 Ok(outcome) => outcome,
-                Err(_) => Err(format!("no answer within {} ms", target.check.timeout_ms)),
-            }),
+                Err(_) => Some(Err(format!("no answer within {} ms", target.check.timeout_ms))),
+            },
         };
         let Some(outcome) = outcome else {
             tokio::time::sleep(LAST_COMMAND_PAUSE).await;
@@ -156,17 +156,17 @@ impl Judge {
     }
 }
 
+/// What a check found, in words where it did not go well; `None` = we could not even ask, which is no evidence about the other side.
+type Outcome = Option<Result<(), String>>;
+
 /// One check.
-///
-/// # Errors
-/// What did not go well, in words.
-async fn check(dial: &Dial, target: &ProbeTarget) -> Result<(), String> {
+async fn check(dial: &Dial, target: &ProbeTarget) -> Outcome {
     match &target.check.kind {
         HealthKind::Tcp { host, port } => each_address(target, host, |host| tcp(dial, host, *port)).await,
         HealthKind::Http { host, port, path, status, headers } => {
             each_address(target, host, |host| http(dial, host, *port, path, *status, headers)).await
         }
-        HealthKind::Command(_) | HealthKind::Image => Ok(()),
+        HealthKind::Command(_) | HealthKind::Image => Some(Ok(())),
     }
 }
 
@@ -187,38 +187,54 @@ async fn run_command(docker: &Docker, target: &ProbeTarget, command: &[String], 
 }
 
 /// Tries the declared host or each of the container's addresses; the first success counts.
-async fn each_address<F, R>(target: &ProbeTarget, host: &str, check: F) -> Result<(), String>
+async fn each_address<F, R>(target: &ProbeTarget, host: &str, check: F) -> Outcome
 where
     F: Fn(String) -> R,
-    R: Future<Output = Result<(), String>>,
+    R: Future<Output = Outcome>,
 {
     if !host.is_empty() {
         return check(host.to_owned()).await;
     }
-    let mut last = Err("the container has no address that can be reached from here".to_owned());
+    let mut last = Some(Err("the container has no address that can be reached from here".to_owned()));
     for address in &target.addresses {
         last = check(address.clone()).await;
-        if last.is_ok() {
+        if !matches!(last, Some(Err(_))) {
             break;
         }
     }
     last
 }
 
-async fn tcp(dial: &Dial, host: String, port: u16) -> Result<(), String> {
-    let stream = dial(Address::Tcp(host, port)).await;
-    stream.map(drop).map_err(|e| format!("port {port}: {e}"))
+/// Whether it is this process that has no descriptor left, and not the other side that does not answer.
+fn is_our_own(error: &std::io::Error) -> bool {
+    // EMFILE and ENFILE, which have no kind of their own.
+    matches!(error.raw_os_error(), Some(23 | 24))
 }
 
-async fn http(
-    dial: &Dial,
-    host: String,
+async fn tcp(dial: &Dial, host: String, port: u16) -> Outcome {
+    match dial(Address::Tcp(host, port)).await {
+        Ok(_) => Some(Ok(())),
+        Err(error) if is_our_own(&error) => None,
+        Err(error) => Some(Err(format!("port {port}: {error}"))),
+    }
+}
+
+async fn http(dial: &Dial, host: String, port: u16, path: &str, status: Option<u16>, headers: &BTreeMap<String, String>) -> Outcome {
+    match dial(Address::Tcp(host.clone(), port)).await {
+        Ok(stream) => Some(get(stream, &host, port, path, status, headers).await),
+        Err(error) if is_our_own(&error) => None,
+        Err(error) => Some(Err(format!("port {port}: {error}"))),
+    }
+}
+
+async fn get(
+    stream: Box<dyn Stream>,
+    host: &str,
     port: u16,
     path: &str,
     status: Option<u16>,
     headers: &BTreeMap<String, String>,
 ) -> Result<(), String> {
-    let stream = dial(Address::Tcp(host.clone(), port)).await.map_err(|e| format!("port {port}: {e}"))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| format!("port {port}: {e}"))?;
     let mut request = http::Request::get(path).header(http::header::HOST, format!("{host}:{port}")).header("user-agent", "quaymaster");

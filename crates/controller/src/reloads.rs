@@ -23,6 +23,7 @@ impl Controller {
     /// Decides whether a service reloads for what happened to its dependencies, and records it: what was reacted to and what is to be
     /// outlived, in one transaction.
     pub(crate) async fn decide_reload(&self, key: &ObjectKey, desired: &DesiredService) -> Result<(), StoreError> {
+        self.remember(key, |m| (m.flapping, m.reload_wait_ms) = (None, None));
         if matches!(desired.form, Form::External(_)) || !desired.dependencies.iter().any(reload::reacts) {
             return Ok(());
         }
@@ -35,7 +36,8 @@ impl Controller {
         let now_ms = i64::try_from(now.mono_ms).unwrap_or(i64::MAX);
         let memory = records::reloads(&snapshot, key);
         let look = Look { snapshot: &snapshot, availability: &availability, graph: &graph, controller: self };
-        let decision = reload::decide(&desired.dependencies, &memory, |on| look.standing(on), now.wall, now_ms);
+        let (standing, is_unsettled) = (|on: &ObjectKey| look.standing(on), |on: &ObjectKey| look.is_unsettled(on));
+        let decision = reload::decide(&desired.dependencies, &memory, standing, is_unsettled, now.wall, now_ms);
         self.remember(key, |m| {
             m.flapping = match &decision {
                 Decision::Spent { until, evidence } => Some((*until, evidence.clone())),
@@ -67,9 +69,15 @@ impl Controller {
 
     /// What is to be outlived: the containers that were started before it happened. `None` = all were started since.
     fn pending(&self, key: &ObjectKey, verb: Verb, triggers: &[Trigger], after: Timestamp, now: Timestamp) -> Option<PendingReloadRecord> {
-        let triggers = triggers.iter().map(Trigger::to_string).collect();
+        let mut triggers: Vec<String> = triggers.iter().map(Trigger::to_string).collect();
         let nobody = String::new;
         if self.world.service(key).is_some_and(|service| matches!(service.form, Form::Logical(_))) {
+            // What the app has not done yet is part of it: the deepest verb, for all that happened.
+            let old = records::pending_reload(&self.store.snapshot(), key);
+            let verb = old.as_ref().map_or(verb, |old| old.verb.max(verb));
+            triggers.extend(old.into_iter().flat_map(|old| old.triggers));
+            triggers.sort();
+            triggers.dedup();
             let (id, containers) = (Some(self.clock.uid()), BTreeMap::new());
             return Some(PendingReloadRecord { verb, actor: nobody(), reason: nobody(), triggers, id, containers });
         }
@@ -147,8 +155,11 @@ impl Controller {
     /// with nothing planned left to do, or it has taken longer than an update may.
     pub(crate) fn note_change(&self, key: &ObjectKey, plan: &Plan) {
         if let Some(job) = &plan.job {
-            // Its run is a change that is meant, however long it takes.
-            self.world.set_changing(key, job.gates == Gates::Running);
+            // Its run is a change that is meant, however long it takes; it was said together with how the job stands.
+            self.remember(key, |m| m.changing_since_ms = None);
+            if job.gates != Gates::Running && self.world.set_changing(key, false) {
+                self.wake_dependents(key);
+            }
             return;
         }
         let now_ms = self.clock.mono_ms();
@@ -173,7 +184,15 @@ impl Controller {
         if next.is_some() != since.is_some() {
             self.remember(key, |m| m.changing_since_ms = next);
             self.world.set_changing(key, next.is_some());
+            if next.is_none() {
+                // Who is to reload after it may have waited for just that.
+                self.wake_dependents(key);
+            }
         }
+    }
+
+    fn is_changing(&self, key: &ObjectKey) -> bool {
+        self.memory().get(key).is_some_and(|m| m.changing_since_ms.is_some())
     }
 
     /// How long a planned change may take, in milliseconds.
@@ -210,7 +229,6 @@ impl Look<'_> {
             returned_at: record.returned_at,
             changed_at: record.changed_at,
             usable_since_ms: view.history.usable_since_ms.filter(|_| view.usable()),
-            is_unsettled: self.is_unsettled(on),
         })
     }
 
@@ -219,7 +237,7 @@ impl Look<'_> {
         let mut open = vec![on];
         let mut seen: BTreeSet<&ObjectKey> = BTreeSet::from([on]);
         while let Some(node) = open.pop() {
-            if self.reloads(node) || self.controller.remember(node, |m| m.changing_since_ms.is_some()) {
+            if self.reloads(node) || self.controller.is_changing(node) {
                 return true;
             }
             open.extend(self.graph.dependencies(node).iter().map(|d| &d.on).filter(|d| seen.insert(d)));

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use qm_api::availability::Availability;
 use qm_api::meta::ObjectKey;
+use qm_api::name::Name;
 use qm_plan::desired::{DesiredService, Form};
 use qm_plan::observed::Report;
-use qm_store::{Durability, Precondition};
+use qm_store::{Durability, Precondition, StoreError};
 use serde_json::{Value, json};
 
 use crate::controller::Controller;
@@ -74,16 +75,24 @@ impl Controller {
         };
         let ack = heartbeat.ack.clone();
         self.world.put_report(&desired, heartbeat);
-        let mut pending = records::pending_reload(&self.store.snapshot(), key);
-        if let (Some(ack), Some(record)) = (&ack, &pending)
-            && record.id.as_ref().is_some_and(|id| id == ack.as_str())
-        {
+        let snapshot = self.store.snapshot();
+        let pending = records::pending_reload(&snapshot, key);
+        let is_acked = |id: &Name| ack.as_ref().is_some_and(|ack| id == ack.as_str());
+        if pending.as_ref().and_then(|record| record.id.as_ref()).is_some_and(is_acked) {
+            let record = record_key(PENDING_RELOAD, key);
+            // Only the one that was acknowledged: a newer one, for what happened meanwhile, is still to be told.
+            let resource_version = snapshot.get(&record).map(|object| object.meta.resource_version);
             let mut tx = self.store.tx();
-            tx.delete(record_key(PENDING_RELOAD, key), Precondition::default(), self.now());
-            tx.commit(Durability::Durable).await?;
-            pending = None;
+            tx.delete(record, Precondition { resource_version, ..Precondition::default() }, self.now());
+            match tx.commit(Durability::Durable).await {
+                Ok(_) | Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
-        let reload = pending.map(|record| json!({ "id": record.id, "verb": record.verb, "because": record.triggers }));
+        let pending = records::pending_reload(&self.store.snapshot(), key);
+        let reload = pending
+            .filter(|record| record.id.is_some())
+            .map(|record| json!({ "id": record.id, "verb": record.verb, "because": record.triggers }));
         Ok(json!({ "heartbeat": format!("{}ms", logical.heartbeat_ms), "reload": reload }))
     }
 }

@@ -62,10 +62,7 @@ async fn write(controller: &Controller, keys: &[ObjectKey]) {
             any = true;
         }
     }
-    if !any {
-        return;
-    }
-    if let Err(error) = tx.commit(Durability::Soon).await {
+    if any && let Err(error) = tx.commit(Durability::Soon).await {
         // One object of the batch may be gone by now: the others must not suffer for it.
         tracing::debug!(error = %error, "a batch of statuses was refused; one at a time");
         for key in keys {
@@ -74,7 +71,10 @@ async fn write(controller: &Controller, keys: &[ObjectKey]) {
     }
     for key in keys {
         if let Err(error) = controller.count_epoch(key).await {
+            // What dependents react to must not be lost: it is tried again in a moment.
             tracing::warn!(object = %key, error = %error, "an epoch could not be stored");
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            controller.world.mark_status([key.clone()]);
         }
     }
 }
@@ -334,14 +334,15 @@ impl Controller {
 }
 
 impl Controller {
-    /// The revision that is rolled out: complete at least once, and wanted now.
+    /// The revision that is rolled out: the one that is to run, when nothing else runs. `None` while that is not so, or there are none.
     fn running_revision(&self, key: &ObjectKey) -> Option<u64> {
-        match &self.world.service(key)?.rollout {
-            Rollout::RolledBack { to, .. } => Some(*to),
-            Rollout::Wanted | Rollout::Paused { .. } => {
-                self.revisions_of(key).iter().find(|r| r.proven_at.is_some()).map(|r| r.revision.number)
-            }
-        }
+        let wanted = match &self.world.service(key)?.rollout {
+            Rollout::RolledBack { to, .. } => *to,
+            Rollout::Wanted | Rollout::Paused { .. } => self.revisions_of(key).first()?.revision.number,
+        };
+        let containers = self.world.containers_of(key);
+        let mut running = containers.iter().filter(|c| c.state.is_up()).map(|c| c.stamp.as_ref().map_or(0, |s| s.revision)).peekable();
+        (running.peek().is_some() && running.all(|revision| revision == wanted)).then_some(wanted)
     }
 }
 

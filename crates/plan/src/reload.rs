@@ -37,8 +37,6 @@ pub struct Standing {
     pub changed_at: Option<Timestamp>,
     /// Since when it has been usable without a break, in monotonic milliseconds; `None` = it is not.
     pub usable_since_ms: Option<i64>,
-    /// It, or one that it needs, is still to reload or being changed.
-    pub is_unsettled: bool,
 }
 
 /// What is done to the containers; a later one does all that an earlier one does.
@@ -158,11 +156,13 @@ fn news(dependency: &Dependency, counted: Counted, seen: Counted) -> Vec<(What, 
     asks.into_iter().filter(|(holds, ..)| *holds).filter_map(|(_, what, reload)| Some((what, verb(reload, dependency.stage)?))).collect()
 }
 
-/// Decides. `standing` tells how each dependency stands; `None` = it was never usable.
+/// Decides. `standing` tells how each dependency stands; `None` = it was never usable. `is_unsettled` = a dependency, or one that it needs at
+/// whatever distance, is still to reload or being changed; it is asked only when a reload is due.
 pub fn decide(
     dependencies: &[Dependency],
     memory: &Memory,
     standing: impl Fn(&ObjectKey) -> Option<Standing>,
+    is_unsettled: impl Fn(&ObjectKey) -> bool,
     now: Timestamp,
     now_ms: i64,
 ) -> Decision {
@@ -197,7 +197,6 @@ pub fn decide(
                 continue;
             }
             Some(until) if until > now_ms => wait = Some(earlier(wait, Some(until))),
-            Some(_) if standing.is_unsettled => wait = Some(earlier(wait, None)),
             Some(_) => {}
         }
         deepest = deepest.max(news.iter().map(|(_, verb)| *verb).max());
@@ -211,6 +210,10 @@ pub fn decide(
     let Some(verb) = deepest else {
         return if next.seen == memory.seen { Decision::Nothing } else { Decision::Note(next) };
     };
+    // Level by level: what a dependency without news is still to do, it will have done when its own change is the next news.
+    if dependencies.iter().filter(|d| reacts(d)).any(|d| is_unsettled(&d.on)) {
+        return Decision::Wait(None);
+    }
     triggers.sort();
     triggers.dedup();
     next.recent.retain(|at| *at <= now && at.plus_millis(RELOADS.window_ms as i64) > now);

@@ -117,7 +117,7 @@ impl Model {
     fn heard(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Granted { waiter, grant } => {
+                Effect::Granted { waiter, grant, .. } => {
                     let ask = self.waiting.remove(&waiter).expect("only who waits is granted something");
                     self.granted(waiter, &ask, grant);
                 }
@@ -227,7 +227,9 @@ impl Model {
             Op::Renew { holder } => {
                 for mode in [LockMode::Use, LockMode::Change] {
                     let Some(belief) = self.beliefs.get(&(mode, who(holder))).cloned() else { continue };
-                    match self.table.renew(&key, &who(holder), belief.grant.token, Some(mode), now) {
+                    let (renewed, effects) = self.table.renew(&key, &who(holder), belief.grant.token, Some(mode), now);
+                    self.heard(effects);
+                    match renewed {
                         Ok(grant) => {
                             assert_eq!(grant.mode, mode);
                             let others = self.live(LockMode::Change).into_iter().any(|other| *other != who(holder));
@@ -246,7 +248,8 @@ impl Model {
             Op::Release { holder } => {
                 for mode in [LockMode::Use, LockMode::Change] {
                     let Some(belief) = self.beliefs.get(&(mode, who(holder))).cloned() else { continue };
-                    match self.table.release(&key, &who(holder), belief.grant.token, now) {
+                    let (released, effects) = self.table.release(&key, &who(holder), belief.grant.token, now);
+                    match released.map(|()| effects.clone()) {
                         Ok(effects) => {
                             // It is not believed any more from the moment it is given back.
                             self.beliefs.remove(&(mode, who(holder)));
@@ -339,7 +342,8 @@ impl Model {
                 // What it finds of its own after a restart it ends like what it has just taken.
                 let token = self.table.view(&key(), self.now).change.map(|change| change.token).expect("ours is held");
                 self.beliefs.remove(&(LockMode::Change, who(0)));
-                let effects = self.table.release(&key(), &who(0), token, self.now).expect("ours is ours");
+                let (released, effects) = self.table.release(&key(), &who(0), token, self.now);
+                released.expect("ours is ours");
                 self.heard(effects);
             }
         }
@@ -431,7 +435,7 @@ fn the_operator_waits_for_users_and_then_not_any_more() {
     assert_eq!(table.standing(&key(), 10_000), Standing::Ours);
     // Its own change ends with its work, not with a term.
     assert!(table.advance(10_000_000).is_empty() || table.is_changing(&key()));
-    assert_eq!(table.renew(&key(), &"web.1".into(), Token(1), Some(LockMode::Use), 10_001), Err(Stale { current: Some(Token(7)) }));
+    assert_eq!(table.renew(&key(), &"web.1".into(), Token(1), Some(LockMode::Use), 10_001).0, Err(Stale { current: Some(Token(7)) }));
 }
 
 #[test]
@@ -442,10 +446,10 @@ fn the_change_of_somebody_else_is_never_broken() {
     ask(&mut table, OPERATOR, LockMode::Change, Patience::Drains(1_000), 0);
     for now in [5_000, 10_000, 15_000, 20_000] {
         table.advance(now);
-        table.renew(&key(), &"backup".into(), Token(1), None, now).unwrap();
+        table.renew(&key(), &"backup".into(), Token(1), None, now).0.unwrap();
     }
     assert_eq!(table.check(&key(), Token(1), 20_001), Ok(LockMode::Change));
-    let effects = table.release(&key(), &"backup".into(), Token(1), 20_002).unwrap();
+    let effects = table.release(&key(), &"backup".into(), Token(1), 20_002).1;
     assert_eq!(effects.first(), Some(&Effect::Return { key: key(), token: Token(1) }));
     let effects = table.returned(&key(), true, 20_003);
     assert!(effects.iter().any(|e| matches!(e, Effect::Take { .. })), "{effects:?}");
@@ -458,12 +462,35 @@ fn users_of_a_former_process_go_on_and_are_waited_for() {
     ask(&mut table, "batch", LockMode::Change, Patience::Until(60_000), 100);
     let old = Token(17);
     assert_eq!(
-        table.renew(&key(), &"web.1".into(), old, None, 5_000),
+        table.renew(&key(), &"web.1".into(), old, None, 5_000).0,
         Err(Stale { current: None }),
         "a change does not come back as a use"
     );
-    table.renew(&key(), &"web.1".into(), old, Some(LockMode::Use), 14_000).unwrap();
+    table.renew(&key(), &"web.1".into(), old, Some(LockMode::Use), 14_000).0.unwrap();
     assert!(table.advance(15_000).iter().all(|e| !matches!(e, Effect::Take { .. })), "web.1 uses it");
-    assert_eq!(table.renew(&key(), &"web.2".into(), Token(18), Some(LockMode::Use), 15_001), Err(Stale { current: None }));
+    assert_eq!(table.renew(&key(), &"web.2".into(), Token(18), Some(LockMode::Use), 15_001).0, Err(Stale { current: None }));
     assert!(table.advance(29_000).iter().any(|e| matches!(e, Effect::Take { .. })));
+}
+
+#[test]
+fn a_stale_word_lets_time_pass_and_loses_nothing_of_what_follows() {
+    for stale_release in [true, false] {
+        let mut table = Table::new(1_000);
+        ask(&mut table, "backup", LockMode::Change, Patience::Until(0), 0);
+        table.taken(&key(), Some(Token(1)), 0);
+        let who: Name = "other".into();
+        let effects = match stale_release {
+            true => table.release(&key(), &who, Token(9), USE_TERM_MS + 1).1,
+            false => table.renew(&key(), &who, Token(9), None, USE_TERM_MS + 1).1,
+        };
+        assert!(effects.iter().any(|e| matches!(e, Effect::Return { .. })), "the term had passed: {effects:?}");
+    }
+}
+
+#[test]
+fn a_token_of_this_process_is_no_use_from_before_it() {
+    let mut table = Table::new(1_000);
+    table.restore_users(key(), 0);
+    let renewed = table.renew(&key(), &"web.1".into(), Token(1_000), Some(LockMode::Use), 5_000);
+    assert_eq!(renewed.0, Err(Stale { current: None }));
 }

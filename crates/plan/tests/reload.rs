@@ -40,14 +40,19 @@ fn standing(losses_ended: u64, changes_ended: u64, revision: u64, since_ms: i64)
         returned_at: Some(Timestamp::from_millis(since_ms)),
         changed_at: Some(Timestamp::from_millis(since_ms)),
         usable_since_ms: Some(since_ms),
-        is_unsettled: false,
     }
 }
 
-/// The decision in words.
+/// The decision in words, with nothing that is still to reload.
 fn look(edges: &[Dependency], memory: &Memory, nodes: &[(&str, Standing)], now_ms: i64) -> String {
+    look_beside(edges, memory, nodes, &[], now_ms)
+}
+
+/// The same while these are still to reload, or being changed.
+fn look_beside(edges: &[Dependency], memory: &Memory, nodes: &[(&str, Standing)], unsettled: &[&str], now_ms: i64) -> String {
     let nodes: BTreeMap<ObjectKey, Standing> = nodes.iter().map(|(name, standing)| (on(name), *standing)).collect();
-    match decide(edges, memory, |key| nodes.get(key).copied(), Timestamp::from_millis(now_ms), now_ms) {
+    let is_unsettled = |key: &ObjectKey| unsettled.iter().any(|name| on(name) == *key);
+    match decide(edges, memory, |key| nodes.get(key).copied(), is_unsettled, Timestamp::from_millis(now_ms), now_ms) {
         Decision::Nothing => "nothing".to_owned(),
         Decision::Note(_) => "note".to_owned(),
         Decision::Wait(until) => format!("wait {until:?}"),
@@ -116,12 +121,16 @@ fn several_that_return_reload_it_once() {
 fn level_by_level() {
     let edges = edges("[{service: db, onUp: Restart}, {service: api, onChange: Restart}]");
     let memory = seen(&[("db", 0, 0, 1), ("api", 0, 0, 1)]);
-    let unsettled = Standing { is_unsettled: true, ..standing(0, 0, 1, 0) };
-    // The dependency beneath is still to reload, and then it changes: both are one reload.
+    // The other dependency is still to reload for the same return: that will be its own change, and both are one reload.
+    let nodes = [("db", standing(1, 0, 1, 0)), ("api", standing(0, 0, 1, 0))];
+    assert_eq!(look_beside(&edges, &memory, &nodes, &["api"], 10_000), "wait None");
     assert_eq!(
-        look(&edges, &memory, &[("db", Standing { is_unsettled: true, ..standing(1, 0, 1, 0) }), ("api", unsettled)], 10_000),
-        "wait None"
+        look_beside(&edges, &memory, &nodes, &["other"], 10_000),
+        "Restart: n/db returned",
+        "what it does not react to keeps nobody"
     );
+    // Without news nobody is even asked.
+    assert_eq!(look_beside(&edges, &memory, &[("db", standing(0, 0, 1, 0))], &["api"], 10_000), "nothing");
     let settled = [("db", standing(1, 0, 1, 0)), ("api", standing(0, 1, 1, 5_000))];
     assert_eq!(look(&edges, &memory, &settled, 10_000), "Restart: n/api changed, n/db returned");
 }
@@ -132,7 +141,9 @@ fn what_flaps_is_braked() {
     let mut memory = seen(&[("db", 0, 0, 1)]);
     for n in 1..=u64::from(RELOADS.tries) {
         let now = Timestamp::from_millis(n as i64 * 10_000);
-        let Decision::Reload { memory: next, .. } = decide(&edges, &memory, |_| Some(standing(n, 0, 1, 0)), now, n as i64 * 10_000) else {
+        let Decision::Reload { memory: next, .. } =
+            decide(&edges, &memory, |_| Some(standing(n, 0, 1, 0)), |_| false, now, n as i64 * 10_000)
+        else {
             panic!("reload {n} is within the budget")
         };
         memory = next;

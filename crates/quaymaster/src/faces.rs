@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use qm_api::name::Name;
 use qm_apiserver::{Listener, Ports, ServeError, face_router};
@@ -12,14 +13,21 @@ use qm_controller::run::Operator;
 use qm_store::Store;
 use tokio::task::JoinHandle;
 
+/// When a face that could not be opened is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// So long changes are gathered.
+const GATHER: Duration = Duration::from_millis(20);
+
 /// Keeps a socket open for each namespace that wants one. Ends with its future, and the sockets with it.
 pub(crate) async fn run(dir: PathBuf, operator: Arc<Operator>, store: Store, ports: Ports) {
     let mut changes = operator.changes();
     let mut faces: BTreeMap<Name, Face> = BTreeMap::new();
+    let mut told: BTreeMap<Name, String> = BTreeMap::new();
     loop {
         changes.borrow_and_update();
         let wanted = operator.namespaces_with_faces();
         faces.retain(|namespace, _| wanted.contains(namespace));
+        told.retain(|namespace, _| wanted.contains(namespace));
         for namespace in wanted {
             if faces.contains_key(&namespace) {
                 continue;
@@ -29,15 +37,25 @@ pub(crate) async fn run(dir: PathBuf, operator: Arc<Operator>, store: Store, por
                 Ok(listener) => {
                     let router = face_router(store.clone(), ports.clone(), namespace.to_string());
                     tracing::info!(%namespace, folder = %folder.display(), "the app face is open");
+                    told.remove(&namespace);
                     faces.insert(namespace, Face(tokio::spawn(listener.serve(router, std::future::pending()))));
                 }
-                // The next change tries it again.
-                Err(error) => tracing::warn!(%namespace, %error, "the app face cannot be opened"),
+                Err(error) => {
+                    let message = format!("{:#}", anyhow::Error::from(error));
+                    if told.get(&namespace) != Some(&message) {
+                        tracing::warn!(%namespace, error = message, "the app face cannot be opened; it is tried again");
+                        told.insert(namespace, message);
+                    }
+                }
             }
         }
-        if changes.changed().await.is_err() {
-            return;
+        // What failed is tried again after a while; else only a change of what is wanted can matter, and those come in crowds.
+        tokio::select! {
+            biased;
+            changed = changes.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(TRY_AGAIN), if !told.is_empty() => {}
         }
+        tokio::time::sleep(GATHER).await;
     }
 }
 

@@ -41,6 +41,7 @@ const RELIST_EVERY: Duration = Duration::from_secs(300);
 /// When it cannot start: the store, the socket, the metrics address, the engine's address, the lock.
 pub(crate) fn run(args: RunArgs, world: World, pulls: pulls::Settings) -> anyhow::Result<ExitCode> {
     start_log(args.log_format);
+    raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(serve(args, world, pulls))
 }
@@ -53,6 +54,19 @@ fn start_log(format: LogFormat) {
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// As many descriptors as the system allows: each container that is probed, each watch and each app takes one, and shells give 1,024.
+fn raise_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the number of descriptors cannot be raised");
     }
 }
 

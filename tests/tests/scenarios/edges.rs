@@ -131,10 +131,14 @@ fn a_planned_change_is_no_loss_and_a_new_revision_reloads_who_asks_for_it() {
 }
 
 #[test]
-fn what_a_person_blocks_is_not_used_and_nobody_reloads_for_it() {
+fn what_a_person_blocks_is_not_used_and_counts_as_changed() {
     let follows = json!({ "service": "db", "onDown": "Stop", "tolerate": "0s", "onUp": "Restart", "debounce": "500ms" });
-    let mut world = World::up(&[web("db"), web("app").edge(follows), web("page").needs("app")]);
-    let (ns, before) = (world.namespace.clone(), world.lives());
+    let changes = json!({ "service": "db", "onChange": "Restart", "debounce": "500ms" });
+    let mut world = World::up(&[web("db"), web("app").edge(follows), web("page").needs("app"), web("pool").edge(changes)]);
+    let ns = world.namespace.clone();
+    let pool = world.name("pool");
+    let lives = |world: &World| world.lives().into_iter().filter(|(name, _)| *name != pool).collect::<BTreeMap<_, _>>();
+    let (before, pool_before) = (lives(&world), world.lives()[&pool].clone());
     let blocked = world.operator.cli(&["block", "msvc/db", "-n", &ns, "--reason", "restore under way"]);
     assert!(blocked.status.success(), "{blocked:?}");
     let status = world.until_status("db", "is blocked", |s| s["severity"] == 4);
@@ -147,15 +151,18 @@ fn what_a_person_blocks_is_not_used_and_nobody_reloads_for_it() {
     world.operator.start();
     world.until_status("db", "is blocked over a restart", |s| s["reason"] == "BlockedByPerson");
     world.quiet();
-    assert_eq!(world.lives(), before, "nobody is stopped for what a person means");
+    assert_eq!((lives(&world), &world.lives()[&pool]), (before.clone(), &pool_before), "nobody is stopped for what a person means");
     assert!(world.operator.cli(&["unblock", "msvc/db", "-n", &ns]).status.success());
-    world.settled(3);
+    world.settled(4);
+    world.until_event("pool", "Started", "restart replica 1: ");
+    world.settled(4);
     world.quiet();
-    assert_eq!(world.lives(), before, "and nobody reloads when it is over");
+    assert_eq!(lives(&world), before, "nothing has returned: who reacts to that goes on");
+    assert_eq!(reloads(&world, "restart"), counts(&[("pool", 1)]), "it was changed: who reacts to that reloads");
     // One with an end ends by itself.
     assert!(world.operator.cli(&["block", "msvc/db", "-n", &ns, "--for", "2s"]).status.success());
     world.until_status("db", "is blocked", |s| s["severity"] == 4);
-    world.settled(3);
+    world.settled(4);
     let twice = world.operator.cli(&["unblock", "msvc/db", "-n", &ns]);
     assert_eq!(twice.status.code(), Some(1), "{twice:?}");
 }

@@ -83,8 +83,12 @@ impl Operator {
                 locks.acquire(ask).await.map(|grant| granted(&grant)).map_err(|refusal| refused(&key, mode, &refusal))
             }
             LockRequest::Renew { holder, token, mode } => {
-                let renewed = locks.renew(&key, &Name::from(holder), Token(token), mode);
-                renewed.map(|grant| granted(&grant)).map_err(|s| stale(&key, token, s))
+                check_holder(&holder)?;
+                let grant = locks.renew(&key, &Name::from(holder), Token(token), mode).map_err(|s| stale(&key, token, s))?;
+                let mut answer = granted(&grant);
+                // Who uses it can let a writer in, instead of renewing until the writer's patience ends.
+                answer["changeWaits"] = locks.view(&key).waiters.iter().any(|(mode, _)| *mode == LockMode::Change).into();
+                Ok(answer)
             }
             LockRequest::Release { holder, token } => {
                 if holder == OPERATOR {
@@ -133,15 +137,7 @@ fn reserved() -> AskError {
 }
 
 fn checked(key: ObjectKey, mode: LockMode, holder: &str, wait_ms: u64, term_ms: Option<u64>, now: u64) -> Result<Ask, AskError> {
-    if holder == OPERATOR {
-        return Err(reserved());
-    }
-    let is_plain = holder.chars().all(|c| !c.is_control() && !c.is_whitespace());
-    if holder.is_empty() || holder.len() > MOST_HOLDER || !is_plain {
-        return Err(AskError::Invalid(format!(
-            "`holder` names one process: 1 to {MOST_HOLDER} bytes without spaces, such as host-name.process-id"
-        )));
-    }
+    check_holder(holder)?;
     if wait_ms > LONGEST_WAIT_MS {
         return Err(AskError::Invalid(format!("`waitMs` is at most {LONGEST_WAIT_MS}: ask again when the time is up")));
     }
@@ -154,6 +150,19 @@ fn checked(key: ObjectKey, mode: LockMode, holder: &str, wait_ms: u64, term_ms: 
         return Err(AskError::Invalid(format!("`termMs` of a {mode} is {SHORTEST_TERM_MS} to {longest}: renew it to hold it for longer")));
     }
     Ok(Ask { key, mode, holder: Name::from(holder), term_ms, patience: Patience::Until(now.saturating_add(wait_ms)) })
+}
+
+fn check_holder(holder: &str) -> Result<(), AskError> {
+    if holder == OPERATOR {
+        return Err(reserved());
+    }
+    let is_plain = holder.chars().all(|c| !c.is_control() && !c.is_whitespace());
+    if holder.is_empty() || holder.len() > MOST_HOLDER || !is_plain {
+        return Err(AskError::Invalid(format!(
+            "`holder` names one process: 1 to {MOST_HOLDER} bytes without spaces, such as host-name.process-id"
+        )));
+    }
+    Ok(())
 }
 
 fn refused(key: &ObjectKey, mode: LockMode, refusal: &Refusal) -> AskError {
@@ -174,7 +183,7 @@ fn refused(key: &ObjectKey, mode: LockMode, refusal: &Refusal) -> AskError {
 }
 
 fn stale(key: &ObjectKey, token: u64, stale: Stale) -> AskError {
-    let now = stale.current.map_or_else(|| "nobody changes it".to_owned(), |current| format!("the current one is {}", current.0));
+    let now = stale.current.map_or_else(|| "nobody changes it", |_| "another one is");
     AskError::Locked {
         reason: LockReason::Stale,
         message: format!(

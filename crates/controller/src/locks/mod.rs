@@ -131,9 +131,12 @@ impl Locks {
     ///
     /// # Errors
     /// When the token is not the current one.
-    pub fn renew(&self, key: &ObjectKey, holder: &Name, token: Token, mode: Option<LockMode>) -> Result<Grant, Stale> {
-        let renewed = self.lock().table.renew(key, holder, token, mode, self.clock.mono_ms());
-        self.wake.notify_one();
+    pub fn renew(self: &Arc<Self>, key: &ObjectKey, holder: &Name, token: Token, mode: Option<LockMode>) -> Result<Grant, Stale> {
+        let (renewed, effects) = self.lock().table.renew(key, holder, token, mode, self.clock.mono_ms());
+        // A later end is no news for whoever waits for the earliest one.
+        if !effects.is_empty() {
+            drop(self.carry_out(effects));
+        }
         renewed
     }
 
@@ -145,8 +148,10 @@ impl Locks {
     /// # Guarantees
     /// With [`Released::Done`] its end is durable.
     pub async fn release(self: &Arc<Self>, key: &ObjectKey, holder: &Name, token: Token) -> Result<Released, Stale> {
-        let effects = self.lock().table.release(key, holder, token, self.clock.mono_ms())?;
-        if let Some(writes) = self.carry_out(effects) {
+        let (released, effects) = self.lock().table.release(key, holder, token, self.clock.mono_ms());
+        let writes = self.carry_out(effects);
+        released?;
+        if let Some(writes) = writes {
             // Whoever drops us leaves the writes running.
             let _ = writes.await;
         }
@@ -236,7 +241,8 @@ impl Locks {
 
     /// Since when the operator itself holds the change, in monotonic milliseconds.
     pub(crate) fn held_since_ms(&self, key: &ObjectKey) -> Option<u64> {
-        self.view(key).change.filter(|change| change.holder == OPERATOR).map(|change| change.since_ms)
+        // What is being given back is not held any more.
+        self.view(key).change.filter(|_| self.standing(key) == Standing::Ours).map(|change| change.since_ms)
     }
 
     /// Whether the operator wants or holds the change of the service.
@@ -289,12 +295,12 @@ impl Locks {
     }
 
     /// Tells those who wait; gives what is to be written.
-    fn tell(&self, effects: Vec<Effect>) -> VecDeque<Effect> {
+    fn tell(self: &Arc<Self>, effects: Vec<Effect>) -> VecDeque<Effect> {
         let mut writes = VecDeque::new();
         for effect in effects {
             match effect {
-                Effect::Granted { waiter, grant } => self.answer(waiter, Ok(grant)),
-                Effect::Refused { waiter, refusal } => self.answer(waiter, Err(refusal)),
+                Effect::Granted { key, waiter, grant } => self.answer(waiter, Some(key), Ok(grant)),
+                Effect::Refused { waiter, refusal } => self.answer(waiter, None, Err(refusal)),
                 Effect::Mark { .. } | Effect::Unmark { .. } | Effect::Take { .. } | Effect::Return { .. } => writes.push_back(effect),
                 Effect::Expired { key, holder } => {
                     let message = format!("{holder} did not renew its change in time; it is over");
@@ -342,24 +348,33 @@ impl Locks {
         self.world.tell_change();
     }
 
-    fn answer(&self, waiter: WaiterId, verdict: Verdict) {
-        let (answer, wish) = {
+    /// Tells one who waited; `of` = the service of a grant. What nobody takes any more is given back at once.
+    fn answer(self: &Arc<Self>, waiter: WaiterId, of: Option<ObjectKey>, verdict: Verdict) {
+        let effects = {
             let mut inner = self.lock();
             let wish = inner.wishes.iter().find(|(_, id)| **id == waiter).map(|(key, _)| key.clone());
-            if let Some(key) = &wish {
-                inner.wishes.remove(key);
+            if let Some(key) = wish {
+                inner.wishes.remove(&key);
+                match verdict {
+                    Ok(_) => self.world.queue.add(&key),
+                    Err(refusal) => self.world.queue.add_at(&key, self.clock.mono_ms() + refusal.retry_after_ms.min(WISH_AGAIN_MS)),
+                }
+                return;
             }
-            (inner.answers.remove(&waiter), wish)
+            // Under the lock, so that one who goes away either finds his answer or has left before it came, see `Waiting`.
+            let untaken = match inner.answers.remove(&waiter) {
+                Some(answer) => answer.send(verdict).err(),
+                None => Some(verdict),
+            };
+            match (untaken, of) {
+                (Some(Ok(grant)), Some(key)) => {
+                    // One that is over already is what was wanted.
+                    inner.table.release(&key, &grant.holder, grant.token, self.clock.mono_ms()).1
+                }
+                _ => Vec::new(),
+            }
         };
-        if let Some(key) = wish {
-            match verdict {
-                Ok(_) => self.world.queue.add(&key),
-                Err(refusal) => self.world.queue.add_at(&key, self.clock.mono_ms() + refusal.retry_after_ms.min(WISH_AGAIN_MS)),
-            }
-        } else if let Some(answer) = answer {
-            // Whoever has gone gives it back himself, see `Waiting`.
-            let _ = answer.send(verdict);
-        }
+        drop(self.carry_out(effects));
     }
 
     async fn write(&self, effect: Effect) -> Vec<Effect> {
@@ -462,7 +477,7 @@ impl Drop for Waiting {
             let mut inner = self.locks.lock();
             inner.answers.remove(&self.waiter);
             match answer.try_recv() {
-                Ok(Ok(grant)) => inner.table.release(&self.key, &grant.holder, grant.token, now).unwrap_or_default(),
+                Ok(Ok(grant)) => inner.table.release(&self.key, &grant.holder, grant.token, now).1,
                 Ok(Err(_)) => Vec::new(),
                 Err(_) => inner.table.give_up(self.waiter, now),
             }

@@ -236,12 +236,13 @@ impl World {
         let mut inner = self.lock();
         let mut touched = BTreeSet::new();
         let mut settings_changed = false;
+        let mut running: Vec<ObjectKey> = Vec::new();
         for wanted in changed {
             match wanted {
                 Wanted::Job(key, standing) => {
                     // In the same moment as what is wanted: nobody may start on the success of an input that is not the present one.
                     if standing.gates == Gates::Running {
-                        touched.extend(inner.engine.set_changing(&key, true, self.clock.now()));
+                        running.push(key.clone());
                     }
                     inner.jobs.insert(key.clone(), standing);
                     touched.insert(key);
@@ -293,6 +294,10 @@ impl World {
                 Settings { grace_ms: service.map_or(30_000, |s| s.unknown_grace_ms), critical: service.is_some_and(|s| s.critical) }
             };
             touched.extend(engine.set_graph(&graph, &settings, self.clock.now()));
+        }
+        // Of nodes that are new too.
+        for key in running {
+            touched.extend(inner.engine.set_changing(&key, true, self.clock.now()));
         }
         inner.version += 1;
         self.settle(inner, touched);
@@ -369,8 +374,13 @@ impl World {
         if inner.jobs.get(key) == Some(&standing) {
             return;
         }
+        // In one moment: a run that is meant is no failure of the job.
+        let mut touched = BTreeSet::from([key.clone()]);
+        if standing.gates == Gates::Running {
+            touched.extend(inner.engine.set_changing(key, true, self.clock.now()));
+        }
         inner.jobs.insert(key.clone(), standing);
-        self.settle_without_pass(inner, BTreeSet::from([key.clone()]), key);
+        self.settle_without_pass(inner, touched, key);
     }
 
     /// How a job stands.
@@ -408,11 +418,15 @@ impl World {
         }
     }
 
-    /// Says that a planned change is under way at a service, or that it is not any more.
-    pub fn set_changing(&self, key: &ObjectKey, changing: bool) {
+    /// Says that a planned change is under way at a service, or that it is not any more; gives whether that is news.
+    pub fn set_changing(&self, key: &ObjectKey, changing: bool) -> bool {
         let mut inner = self.lock();
+        if inner.engine.is_changing(key) == changing {
+            return false;
+        }
         let changed = inner.engine.set_changing(key, changing, self.clock.now());
         self.settle_without_pass(inner, changed.into_iter().collect(), key);
+        true
     }
 
     /// The containers of a service.

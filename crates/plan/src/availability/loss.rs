@@ -20,6 +20,8 @@ pub struct Loss {
     pub since_ms: i64,
     /// Why. What began as a failure stays one, whatever is done about it.
     pub cause: DownCause,
+    /// Since when it is known to have failed, in monotonic milliseconds: what nobody saw before stops nobody.
+    pub failed_since_ms: Option<i64>,
     /// The planned change is its own, not that of one that it needs.
     pub own_change: bool,
 }
@@ -72,15 +74,18 @@ impl History {
                 }
                 Self { was_usable: true, loss: None, usable_since_ms: self.usable_since_ms.or(Some(now_ms)), epoch }
             }
-            Standing::Off => Self { loss: None, usable_since_ms: None, ..self },
+            // What is switched on again is on its way up, and has lost nothing.
+            Standing::Off => Self { was_usable: false, loss: None, usable_since_ms: None, ..self },
             Standing::Down { .. } if !self.was_usable => Self { usable_since_ms: None, ..self },
             Standing::Down { cause, own_change } => {
+                let failed_now = (cause == DownCause::Failed).then_some(now_ms);
                 let loss = match self.loss {
-                    None => Loss { since_ms: now_ms, cause, own_change },
+                    None => Loss { since_ms: now_ms, cause, own_change, failed_since_ms: failed_now },
                     // A failure is healed by its end only; a change that is not one any more, and left it down, has failed.
                     Some(old) => {
                         let cause = if old.cause == DownCause::Failed { DownCause::Failed } else { cause };
-                        Loss { cause, own_change: own_change || old.own_change, ..old }
+                        let failed_since_ms = old.failed_since_ms.or(failed_now);
+                        Loss { cause, own_change: own_change || old.own_change, failed_since_ms, ..old }
                     }
                 };
                 Self { loss: Some(loss), usable_since_ms: None, ..self }

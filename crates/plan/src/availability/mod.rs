@@ -141,9 +141,16 @@ impl Engine {
         let now_ms = i64::try_from(now.mono_ms).unwrap_or(i64::MAX);
         // A loss in the future began before the clock went back: now.
         let ago_ms = now.wall.millis_since(remembered.since).max(0);
-        let loss = |cause| Loss { since_ms: now_ms - ago_ms, cause, own_change: cause == DownCause::Changing };
+        let since_ms = now_ms - ago_ms;
+        let failed = |cause| (cause == DownCause::Failed).then_some(since_ms);
+        let loss = |cause| Loss { since_ms, cause, own_change: cause == DownCause::Changing, failed_since_ms: failed(cause) };
         node.history = History { was_usable: true, loss: remembered.down.map(loss), usable_since_ms: None, epoch: remembered.epoch };
         self.touch(id, now)
+    }
+
+    /// Whether a planned change is under way at a node.
+    pub fn is_changing(&self, key: &ObjectKey) -> bool {
+        self.ids.get(key).and_then(|id| self.nodes[*id].as_ref()).is_some_and(|node| node.changing)
     }
 
     /// Says that a planned change of ours, or a person's, is under way at a node, or that it is not any more.

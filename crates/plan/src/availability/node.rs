@@ -59,9 +59,13 @@ enum Contribution {
     Tolerated {
         until_ms: i64,
     },
+    /// It counts.
     Lowers {
         availability: Availability,
+        /// The workload is to be stopped.
         stops: bool,
+        /// It will be at this monotonic millisecond, if nothing changes.
+        stops_at_ms: Option<i64>,
     },
 }
 
@@ -123,7 +127,10 @@ impl Node {
                     deadline = Some(deadline.map_or(at, |d| d.min(at)));
                     tolerated.push(Tolerated { on: dependency.on.clone(), until_ms });
                 }
-                Contribution::Lowers { availability, stops } => {
+                Contribution::Lowers { availability, stops, stops_at_ms } => {
+                    if let Some(at) = stops_at_ms.map(|at| u64::try_from(at).unwrap_or(0)) {
+                        deadline = Some(deadline.map_or(at, |d| d.min(at)));
+                    }
                     let cause = view.and_then(|v| v.down).unwrap_or(DownCause::Unknown);
                     // Among equals the one with the most evidence counts.
                     if worst.as_ref().is_none_or(|(w, _, c)| (availability, cause) > (*w, *c)) {
@@ -269,31 +276,42 @@ fn contribution(dependency: &Dependency, view: Option<&Arc<NodeView>>, now: Now)
             }
         }
         (Some(view), OnDown::Degrade) if view.own.availability == Availability::SystemFailure => {
-            Contribution::Lowers { availability: Availability::TemporarilyUnavailable, stops: false }
+            Contribution::Lowers { availability: Availability::TemporarilyUnavailable, stops: false, stops_at_ms: None }
         }
         (_, OnDown::Degrade) if planted(Mutant::DegradeIsFine) => Contribution::Nothing,
         (_, OnDown::Block) if planted(Mutant::BlockIsFine) => Contribution::Nothing,
-        (_, OnDown::Degrade) => Contribution::Lowers { availability: Availability::PartiallyAvailable, stops: false },
-        (view, OnDown::Block | OnDown::Stop) => Contribution::Lowers {
-            availability: Availability::TemporarilyUnavailable,
-            stops: dependency.on_down == OnDown::Stop && view.is_some_and(|v| is_lost(v)),
-        },
+        (_, OnDown::Degrade) => Contribution::Lowers { availability: Availability::PartiallyAvailable, stops: false, stops_at_ms: None },
+        (view, OnDown::Block | OnDown::Stop) => {
+            let now_ms = i64::try_from(now.mono_ms).unwrap_or(i64::MAX);
+            let at = view.filter(|_| dependency.on_down == OnDown::Stop).and_then(|view| stops_at(dependency, view));
+            Contribution::Lowers {
+                availability: Availability::TemporarilyUnavailable,
+                stops: at.is_some_and(|at| at <= now_ms),
+                stops_at_ms: at.filter(|at| *at > now_ms),
+            }
+        }
     }
 }
 
-/// Only an observed loss stops anybody: what was never usable has not been lost, what is unknown or being changed may be there.
-fn is_lost(view: &NodeView) -> bool {
-    view.history.loss.is_some_and(|loss| loss.cause == DownCause::Failed)
+/// When the loss of a dependency stops its dependent, in monotonic milliseconds. Only an observed loss does, and its tolerance runs from
+/// where it was observed: what was never usable has not been lost, what is unknown or being changed may be there.
+fn stops_at(dependency: &Dependency, view: &NodeView) -> Option<i64> {
+    let loss = view.history.loss.filter(|loss| loss.cause == DownCause::Failed)?;
+    Some(loss.failed_since_ms?.saturating_add(tolerance_ms(dependency)))
+}
+
+fn tolerance_ms(dependency: &Dependency) -> i64 {
+    match dependency.tolerate {
+        Tolerate::For(duration) if !planted(Mutant::EndlessTolerance) => i64::try_from(duration.as_millis()).unwrap_or(i64::MAX),
+        Tolerate::For(duration) if duration.as_millis() > 0 => i64::MAX,
+        Tolerate::For(_) | Tolerate::Lease => 0,
+    }
 }
 
 /// Until when the loss of a dependency does not count, in monotonic milliseconds. One that was never usable is not tolerated.
 fn tolerated_until(dependency: &Dependency, view: &NodeView) -> Option<i64> {
     let loss = view.history.loss?;
-    let Tolerate::For(duration) = dependency.tolerate else { return None };
-    let ms = match planted(Mutant::EndlessTolerance) {
-        true => i64::MAX,
-        false => i64::try_from(duration.as_millis()).unwrap_or(i64::MAX),
-    };
+    let ms = tolerance_ms(dependency);
     (ms > 0 && dependency.on_down != OnDown::Ignore).then(|| loss.since_ms.saturating_add(ms))
 }
 

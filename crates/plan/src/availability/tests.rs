@@ -302,8 +302,11 @@ fn only_an_observed_loss_stops_after_its_tolerance() {
         assert_eq!(app(&e).stopped_for, None, "at {at}");
     }
     assert_eq!(app(&e).severity(), 4);
-    // Seen again, and not up: now it is known.
+    // Seen again, and not up: from now on it is known.
     e.observe(&key("db"), down(), now(210_000));
+    e.advance(now(239_999));
+    assert_eq!(app(&e).stopped_for, None);
+    e.advance(now(240_000));
     assert_eq!(app(&e).stopped_for, Some(key("db")));
 }
 
@@ -379,4 +382,34 @@ fn a_critical_node_that_fails_is_a_failure_of_the_system() {
     e.set_graph(&g, &|_| Settings { grace_ms: 0, critical: true }, now(0));
     e.observe(&key("db"), down(), now(1));
     assert_eq!(db(&e), 4);
+}
+
+#[test]
+fn unseen_time_does_not_count_towards_a_stop() {
+    let mut e = pair(Edge { on_down: Some(OnDown::Stop), ..Edge::default() }, false);
+    e.observe(&key("db"), Own::Unseen { reason: Reason::EngineUnreachable, message: "no".into() }, now(1_000));
+    for at in [31_000, 61_000, 301_000] {
+        e.advance(now(at));
+    }
+    assert_eq!(app(&e).severity(), 4, "five minutes are more than is tolerated");
+    // The engine is back, and the dependency is just starting.
+    e.observe(&key("db"), down(), now(301_000));
+    assert_eq!(app(&e).stopped_for, None, "it was seen to be down only now");
+    assert_eq!(e.next_deadline_ms(), Some(331_000));
+    e.advance(now(330_999));
+    assert_eq!(app(&e).stopped_for, None);
+    e.advance(now(331_000));
+    assert_eq!(app(&e).stopped_for, Some(key("db")));
+}
+
+#[test]
+fn what_is_switched_on_again_has_lost_nothing() {
+    let mut e = pair(Edge { on_down: Some(OnDown::Stop), tolerate: tolerating(0, OnDown::Stop).tolerate, ..Edge::default() }, true);
+    e.observe(&key("db"), Own::Off(Reason::Disabled), now(1_000));
+    assert_eq!(app(&e).off, Some(Reason::Skipped));
+    e.observe(&key("db"), Own::seen(Availability::TemporarilyUnavailable, Reason::Starting, "on its way"), now(2_000));
+    let db = |e: &Engine| e.snapshot().get(&key("db")).cloned().unwrap();
+    assert_eq!((db(&e).severity(), app(&e).stopped_for.clone()), (4, None), "neither a failure of the system nor a reason to stop");
+    e.observe(&key("db"), up(), now(3_000));
+    assert_eq!(db(&e).history.epoch, Epoch::default(), "and nothing has returned");
 }

@@ -111,7 +111,7 @@ impl Entry {
             // The same process again: it goes on with what it has, whoever waits.
             (user.term_ms, user.until) = (ask.term_ms, now.saturating_add(ask.term_ms));
             let grant = Grant { mode: LockMode::Use, holder: ask.holder, token: user.token, term_ms: ask.term_ms };
-            effects.push(Effect::Granted { waiter: id, grant });
+            effects.push(Effect::Granted { key: ask.key, waiter: id, grant });
             return;
         }
         let is_full = self.waiters.len() >= MOST_WAITERS || (ask.mode == LockMode::Use && self.users.len() >= MOST_USERS);
@@ -214,7 +214,7 @@ impl Entry {
             Some(waiter) => {
                 // The holder's own use ends with the grant, and not when nobody waits for that any more.
                 self.users.remove(&holder);
-                effects.push(Effect::Granted { waiter, grant: Grant { mode: LockMode::Change, holder, token, term_ms } });
+                effects.push(Effect::Granted { key: key.clone(), waiter, grant: Grant { mode: LockMode::Change, holder, token, term_ms } });
             }
             None => self.give_back(key, effects),
         }
@@ -309,7 +309,7 @@ impl Entry {
         // One lease a process: two requests of one that both waited have the same.
         let user = self.users.entry(ask.holder.clone()).and_modify(|u| u.until = user.until).or_insert(user);
         let grant = Grant { mode: LockMode::Use, holder: ask.holder, token: user.token, term_ms: ask.term_ms };
-        effects.push(Effect::Granted { waiter: id, grant });
+        effects.push(Effect::Granted { key: ask.key, waiter: id, grant });
     }
 
     /// The operator has waited for long enough: the users that it knows lose their leases.

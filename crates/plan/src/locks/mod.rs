@@ -116,6 +116,8 @@ pub struct Stale {
 pub enum Effect {
     /// Tell who waited.
     Granted {
+        /// For which service.
+        key: ObjectKey,
         /// Who.
         waiter: WaiterId,
         /// What.
@@ -226,12 +228,14 @@ pub struct Table {
     waiting: BTreeMap<WaiterId, ObjectKey>,
     next_waiter: u64,
     next_token: u64,
+    /// Tokens of `use` from here on are of this process.
+    first_token: u64,
 }
 
 impl Table {
     /// An empty table. Tokens of `use` begin at `first_token`, which must be higher than every one of a former process.
     pub fn new(first_token: u64) -> Self {
-        Self { services: BTreeMap::new(), waiting: BTreeMap::new(), next_waiter: 1, next_token: first_token }
+        Self { services: BTreeMap::new(), waiting: BTreeMap::new(), next_waiter: 1, next_token: first_token, first_token }
     }
 
     /// A change that was held when the former process ended: it is held for one fresh term.
@@ -260,26 +264,35 @@ impl Table {
         self.on(&key, now, |entry, _, _| entry.give_up(waiter))
     }
 
-    /// Begins a new term. A `use` from before the process began goes on if it says that it is one.
-    ///
-    /// # Errors
-    /// When the token is not the current one.
-    pub fn renew(&mut self, key: &ObjectKey, holder: &Name, token: Token, mode: Option<LockMode>, now: u64) -> Result<Grant, Stale> {
-        let Some(entry) = self.services.get_mut(key) else { return Err(Stale { current: None }) };
-        entry.renew(holder, token, mode, now)
+    /// Begins a new term. A `use` from before the process began goes on if it says that it is one. Time passes by that too: the effects
+    /// are to be carried out also where the token is not the current one.
+    pub fn renew(
+        &mut self,
+        key: &ObjectKey,
+        holder: &Name,
+        token: Token,
+        mode: Option<LockMode>,
+        now: u64,
+    ) -> (Result<Grant, Stale>, Vec<Effect>) {
+        if !self.services.contains_key(key) {
+            return (Err(Stale { current: None }), Vec::new());
+        }
+        // Nobody of this process can have a token of a former one.
+        let mode = mode.filter(|_| token.0 < self.first_token);
+        let mut result = Err(Stale { current: None });
+        let effects = self.on(key, now, |entry, _, _| result = entry.renew(holder, token, mode, now));
+        (result, effects)
     }
 
-    /// Gives a lease back. A change is held until its end is durable: until [`Table::is_held`] says no.
-    ///
-    /// # Errors
-    /// When the token is not the current one.
-    pub fn release(&mut self, key: &ObjectKey, holder: &Name, token: Token, now: u64) -> Result<Vec<Effect>, Stale> {
+    /// Gives a lease back. A change is held until its end is durable: until [`Table::is_held`] says no. Time passes by that too: the
+    /// effects are to be carried out also where the token is not the current one.
+    pub fn release(&mut self, key: &ObjectKey, holder: &Name, token: Token, now: u64) -> (Result<(), Stale>, Vec<Effect>) {
         if !self.services.contains_key(key) {
-            return Err(Stale { current: None });
+            return (Err(Stale { current: None }), Vec::new());
         }
         let mut result = Ok(());
         let effects = self.on(key, now, |entry, key, effects| result = entry.release(key, holder, token, now, effects));
-        result.map(|()| effects)
+        (result, effects)
     }
 
     /// Whether that token still names a lease: the fence in front of every write.

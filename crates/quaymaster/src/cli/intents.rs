@@ -91,7 +91,7 @@ pub(crate) struct ResumeArgs {
 /// Say that a service is not to be used
 ///
 /// It is TemporarilyUnavailable for everybody, and those that depend on it follow their edges, until it is unblocked. Its containers go on
-/// running and being looked after. Nobody is stopped or reloaded because of it.
+/// running and being looked after. Nobody is stopped because of it; when it is over it counts as changed, and not as returned.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
