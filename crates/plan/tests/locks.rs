@@ -488,6 +488,16 @@ fn a_stale_word_lets_time_pass_and_loses_nothing_of_what_follows() {
 }
 
 #[test]
+fn who_comes_back_after_the_operators_patience_is_not_renewed() {
+    let mut table = Table::new(1_000);
+    table.restore_users(key(), 0);
+    ask(&mut table, OPERATOR, LockMode::Change, Patience::Drains(1_000), 0);
+    let (renewed, effects) = table.renew(&key(), &"web.1".into(), Token(17), Some(LockMode::Use), 2_000);
+    assert_eq!(renewed, Err(Stale { current: None }));
+    assert!(matches!(effects.as_slice(), [Effect::Ended { users, .. }, ..] if users == &["web.1"]), "{effects:?}");
+}
+
+#[test]
 fn a_token_of_this_process_is_no_use_from_before_it() {
     let mut table = Table::new(1_000);
     table.restore_users(key(), 0);

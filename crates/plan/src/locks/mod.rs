@@ -281,6 +281,8 @@ impl Table {
         let mode = mode.filter(|_| token.0 < self.first_token);
         let mut result = Err(Stale { current: None });
         let effects = self.on(key, now, |entry, _, _| result = entry.renew(holder, token, mode, now));
+        // The operator's patience may have ended in the same moment: who is told of an end must not hear that it goes on.
+        let result = result.and_then(|grant| self.check(key, grant.token, now).map(|_| grant));
         (result, effects)
     }
 

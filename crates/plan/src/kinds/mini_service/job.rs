@@ -102,6 +102,7 @@ impl Desk<'_> {
                 let run = self.recovered(&container, &part_of);
                 self.note(Note::Opened(Box::new(run)), plan);
             }
+            self.note_begun(&container, &part_of, plan);
             self.note_end(&container, &part_of, plan);
         }
         let gone: Vec<(Name, Part)> = self
@@ -120,6 +121,17 @@ impl Desk<'_> {
             let result =
                 PartResult { part, exit_code: None, started_at: None, finished_at: self.ctx().now, message, output: String::new() };
             self.note(Note::Vanished { run, result: Box::new(result) }, plan);
+        }
+    }
+
+    /// A container that was started and that the record does not know of as begun: the record was lost, or somebody else started it. Should it
+    /// be gone later, nobody would know how it ended.
+    fn note_begun(&mut self, container: &Container, part_of: &JobStamp, plan: &mut Plan) {
+        let part = Part::from(part_of);
+        let (Some(run), Some(at)) = (self.results.run(&part_of.run), container.started_at) else { return };
+        let is_known = run.has(&part) || run.begun.as_ref().is_some_and(|begun| *begun == part || begun.attempt > part.attempt);
+        if run.state == JobState::Running && !is_known {
+            self.note(Note::Begun { run: part_of.run.clone(), part, at }, plan);
         }
     }
 
