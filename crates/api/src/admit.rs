@@ -75,7 +75,8 @@ impl Known {
     pub fn insert(&mut self, object: &Object) {
         if registry::shape(&object.key.kind).is_some() {
             let facts = registry::decode(object).map(|spec| facts::of(&spec, &object.key.namespace, None, &|_| Default::default()));
-            self.0.insert(object.key.clone(), facts.unwrap_or_default());
+            let labels = object.meta.labels.clone();
+            self.0.insert(object.key.clone(), Facts { labels, ..facts.unwrap_or_default() });
         }
     }
 
@@ -118,6 +119,8 @@ pub struct Candidate {
     pub source: Name,
     /// The files it refers to, by their path within the source, with the digests of their content.
     pub attachments: BTreeMap<Name, [u8; 32]>,
+    /// The mini container that owns it.
+    pub owner: Option<ObjectKey>,
     /// What its author should know.
     pub warnings: Vec<Violation>,
 }
@@ -319,11 +322,13 @@ fn finish(
         }
     }
     admission.violations = found.into_iter().map(|found| found.violation).collect();
+    let owners = cross::owners(members);
     for member in members {
         let Some(document) = member.document else { continue };
         if !admission.frozen.contains_key(&member.key.namespace) {
             let warnings = warnings.remove(member.key).unwrap_or_default();
-            admission.objects.push(candidate(document, member, attachments, warnings));
+            let owner = owners.get(member.key).and_then(|parents| parents.first()).map(|parent| parent.key.clone());
+            admission.objects.push(Candidate { owner, ..candidate(document, member, attachments, warnings) });
         }
     }
     admission.objects.sort_by(|a, b| a.key.cmp(&b.key));
@@ -351,6 +356,7 @@ fn candidate(
         place: document.span.place(member.source, member.file),
         source: member.source.clone(),
         attachments: digests.collect(),
+        owner: None,
         warnings,
     }
 }

@@ -131,6 +131,12 @@ pub enum Reason {
     Unknown,
     /// A dependency is not usable.
     DependencyUnavailable,
+    /// No child of it is usable.
+    ChildrenUnavailable,
+    /// Some of its children are not usable.
+    SomeChildrenUnavailable,
+    /// It has no enabled child.
+    NoChildren,
     /// A dependency is being changed by us or by a person.
     DependencyChanging,
     /// A dependency is lost and the loss is tolerated for now.

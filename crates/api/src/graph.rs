@@ -63,6 +63,22 @@ impl Dependency {
         })
     }
 
+    /// What a mini container has with each of its children: it comes after it, and sums up how it is instead of reacting to it.
+    pub fn child(child: ObjectKey) -> Self {
+        Self {
+            on: child,
+            start: Start::Wait,
+            start_timeout_ms: 0,
+            on_down: OnDown::Ignore,
+            tolerate: Tolerate::For(Duration::from_secs(0)),
+            on_up: Reload::Ignore,
+            on_change: Reload::Ignore,
+            stage: Stage::Start,
+            debounce_ms: 0,
+            fallback: None,
+        }
+    }
+
     /// Whether a cycle through this edge could never start or never heal; levels are counted over the same edges.
     pub fn is_counted(&self) -> bool {
         matches!(self.start, Start::Wait | Start::Try) || matches!(self.on_down, OnDown::Block | OnDown::Stop)

@@ -10,9 +10,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::field::{FieldPath, Problem};
+use crate::kinds::mini_container::{MiniContainer, MiniContainerSpec, MiniContainerStatus};
 use crate::kinds::mini_service::{MiniService, MiniServiceSpec, MiniServiceStatus};
 use crate::kinds::network::{Network, NetworkSpec, NetworkStatus};
-use crate::kinds::{intent, mini_service, network};
+use crate::kinds::{intent, mini_container, mini_service, network};
 use crate::meta::{DecodeError, GROUP, Object, VERSION};
 use crate::schema::{self, Shape};
 
@@ -126,6 +127,16 @@ const MINI_SERVICE_COLUMNS: &[Column] = &[
     column("MESSAGE", ".status.message", ColumnType::String, 1, "Why, for people."),
 ];
 
+const MINI_CONTAINER_COLUMNS: &[Column] = &[
+    column("LEVEL", ".status.level", ColumnType::Integer, 0, "Its level in the dependency graph, above its children."),
+    column("AVAILABILITY", ".status.availability", ColumnType::String, 0, "How available its children are together."),
+    column("USABLE", ".status.usable", ColumnType::Boolean, 0, "Whether it may be used now."),
+    column("CHILDREN", ".status.children.summary", ColumnType::String, 0, "How many of its enabled children may be used."),
+    column("REASON", ".status.reason", ColumnType::String, 0, "Why."),
+    AGE,
+    column("MESSAGE", ".status.message", ColumnType::String, 1, "Why, for people."),
+];
+
 const NETWORK_COLUMNS: &[Column] = &[
     column("ZONE", ".spec.zone", ColumnType::String, 0, "The zone of its members."),
     column("SUBNET", ".spec.subnet", ColumnType::String, 0, "The address range, where one is fixed."),
@@ -191,6 +202,22 @@ const TABLE: &[Kind] = &[
         crd: Some(MiniService::crd),
     },
     Kind {
+        kind: mini_container::KIND,
+        plural: "minicontainers",
+        singular: "minicontainer",
+        short_names: &["mctr"],
+        group: GROUP,
+        version: VERSION,
+        namespaced: true,
+        categories: CATEGORY,
+        face: Face::User,
+        description: "The parent of a set of mini services, chosen by labels or made from a template and a list.",
+        columns: MINI_CONTAINER_COLUMNS,
+        schema: Some(mini_container_schema),
+        status: Some(schema::of::<MiniContainerStatus>),
+        crd: Some(MiniContainer::crd),
+    },
+    Kind {
         kind: network::KIND,
         plural: "networks",
         singular: "network",
@@ -248,6 +275,15 @@ const TABLE: &[Kind] = &[
     internal("Attachment", "attachments", "attachment", "The content of a file that a manifest refers to."),
 ];
 
+/// The schema of a mini container, with that of what its template makes in its place.
+fn mini_container_schema() -> Value {
+    let mut own = schema::of::<MiniContainerSpec>();
+    if let Some(spec) = own.pointer_mut("/properties/template/properties/spec") {
+        *spec = schema::of::<MiniServiceSpec>();
+    }
+    own
+}
+
 /// All kinds, in a fixed order.
 pub fn all() -> impl Iterator<Item = &'static Kind> {
     TABLE.iter()
@@ -287,6 +323,8 @@ pub fn shape(kind: &str) -> Option<&'static Shape> {
 pub enum AnySpec {
     /// Of a mini service.
     MiniService(Box<MiniServiceSpec>),
+    /// Of a mini container.
+    MiniContainer(Box<MiniContainerSpec>),
     /// Of a network.
     Network(Box<NetworkSpec>),
 }
@@ -296,6 +334,7 @@ impl AnySpec {
     pub fn from_value(kind: &str, spec: &Value) -> Option<Result<Self, serde_json::Error>> {
         match kind {
             mini_service::KIND => Some(MiniServiceSpec::deserialize(spec).map(|spec| Self::MiniService(Box::new(spec)))),
+            mini_container::KIND => Some(MiniContainerSpec::deserialize(spec).map(|spec| Self::MiniContainer(Box::new(spec)))),
             network::KIND => Some(NetworkSpec::deserialize(spec).map(|spec| Self::Network(Box::new(spec)))),
             _ => None,
         }
@@ -305,6 +344,7 @@ impl AnySpec {
     pub fn validate(&self, at: &FieldPath) -> Vec<Problem> {
         match self {
             Self::MiniService(spec) => mini_service::validate(spec, at),
+            Self::MiniContainer(spec) => mini_container::validate(spec, at),
             Self::Network(spec) => network::validate(spec, at),
         }
     }

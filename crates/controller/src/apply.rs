@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use qm_api::admit::{Admission, Attached, Candidate, FileInput, Known, LastGood, Set, Unreadable, admit_set, last_good};
 use qm_api::conditions::Reason;
 use qm_api::field::Violation;
+use qm_api::kinds::mini_container;
 use qm_api::kinds::mini_service::KIND as SERVICE;
 use qm_api::manifest::{self, ParsedFile};
-use qm_api::meta::{Object, ObjectKey};
+use qm_api::meta::{API_VERSION, Object, ObjectKey, OwnerReference};
 use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
 use qm_plan::leaf::hex_digest;
@@ -23,6 +24,9 @@ use crate::controller::Controller;
 use crate::feed::encode_content;
 use crate::intents;
 use crate::records::{ATTACHMENT, FILES, IMPLICIT, REVISION, SOURCE, SOURCE_PATH, TEARDOWN};
+
+/// The kinds that sources declare.
+pub(crate) const DECLARED: [&str; 3] = [SERVICE, "Network", mini_container::KIND];
 
 /// One source as it is now.
 #[derive(Clone, Debug, Default)]
@@ -167,7 +171,7 @@ pub async fn run(controller: Arc<Controller>, sources: Arc<Sources>) {
 /// Of which namespaces each file last spoke, as far as the store remembers.
 fn remembered(snapshot: &Snapshot) -> LastGood {
     let mut last = LastGood::new();
-    for object in [SERVICE, "Network"].iter().flat_map(|kind| snapshot.list(kind, None)) {
+    for object in DECLARED.iter().flat_map(|kind| snapshot.list(kind, None)) {
         if let (Some(source), Some(place)) = (object.meta.annotations.get(SOURCE), object.meta.annotations.get(SOURCE_PATH)) {
             let file = place.rsplit_once(':').map_or(place.as_str(), |(file, _)| file);
             last.entry((source.clone(), file.into())).or_default().insert(object.key.namespace.clone());
@@ -204,6 +208,7 @@ impl Controller {
             candidates.push(self.object_of(candidate));
         }
         candidates.extend(self.implicit_networks(&admission, &snapshot));
+        set_owners(&mut candidates, &admission, &snapshot);
         let wanted: BTreeSet<ObjectKey> = candidates.iter().map(|o| o.key.clone()).collect();
         let files_in_use: BTreeSet<String> = candidates.iter().flat_map(digests_of).collect();
         for candidate in candidates {
@@ -218,13 +223,15 @@ impl Controller {
                 Some(old) => {
                     let same = old.spec == candidate.spec
                         && old.meta.labels == candidate.meta.labels
-                        && old.meta.annotations == candidate.meta.annotations;
+                        && old.meta.annotations == candidate.meta.annotations
+                        && old.meta.owner_references == candidate.meta.owner_references;
                     if !same {
                         changes += 1;
                         let mut new = (**old).clone();
                         new.spec = candidate.spec;
                         new.meta.labels = candidate.meta.labels;
                         new.meta.annotations = candidate.meta.annotations;
+                        new.meta.owner_references = candidate.meta.owner_references;
                         tx.put(new);
                     }
                 }
@@ -314,7 +321,7 @@ impl Controller {
         let mut removals = Vec::new();
         let mut held = BTreeMap::new();
         let mut by_source: BTreeMap<Name, (usize, Vec<ObjectKey>)> = BTreeMap::new();
-        for object in [SERVICE, "Network"].iter().flat_map(|kind| snapshot.list(kind, None)).filter(|o| !o.is_deleting()) {
+        for object in DECLARED.iter().flat_map(|kind| snapshot.list(kind, None)).filter(|o| !o.is_deleting()) {
             let is_wanted = wanted.contains(&object.key);
             let is_frozen = admission.frozen.contains_key(&object.key.namespace);
             if object.meta.annotations.contains_key(IMPLICIT) {
@@ -397,6 +404,28 @@ impl Controller {
         }
         let report = Report { violations: admission.violations, frozen, held, skipped: admission.skipped, applied: true };
         *sources.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
+    }
+}
+
+/// Writes into each object which mini container owns it. A parent that is being deleted owns nothing new: it is made anew afterwards.
+fn set_owners(candidates: &mut [Object], admission: &Admission, snapshot: &Snapshot) {
+    let owners: BTreeMap<&ObjectKey, &ObjectKey> = admission.objects.iter().filter_map(|c| Some((&c.key, c.owner.as_ref()?))).collect();
+    if owners.is_empty() {
+        return;
+    }
+    let mut uids: BTreeMap<ObjectKey, Name> = BTreeMap::new();
+    for parent in candidates.iter().filter(|c| c.key.kind == mini_container::KIND) {
+        let uid = snapshot.get(&parent.key).map_or_else(|| parent.meta.uid.clone(), |old| old.meta.uid.clone());
+        uids.insert(parent.key.clone(), uid);
+    }
+    for candidate in candidates {
+        let Some((owner, uid)) = owners.get(&candidate.key).and_then(|owner| Some((*owner, uids.get(*owner)?))) else { continue };
+        candidate.meta.owner_references = vec![OwnerReference {
+            api_version: API_VERSION.to_owned(),
+            kind: owner.kind.clone(),
+            name: owner.name.clone(),
+            uid: uid.clone(),
+        }];
     }
 }
 

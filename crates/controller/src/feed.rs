@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use qm_api::graph::{Dependency, Graph};
+use qm_api::kinds::mini_container::KIND as PARENT;
 use qm_api::kinds::mini_service::{KIND as SERVICE, MiniServiceSpec};
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::spec::container::Container;
-use qm_plan::desired::{DesiredError, DesiredNetwork, DesiredService, Files, Rollout};
+use qm_plan::desired::{DesiredError, DesiredNetwork, DesiredParent, DesiredService, Files, Rollout};
 use qm_store::{ChangeKind, Snapshot};
 
-use crate::apply::Sources;
+use crate::apply::{DECLARED, Sources};
 use crate::controller::Controller;
 use crate::records::{ATTACHMENT, FILES, ROLLBACK, RevisionRecord, revision_key, rollback};
 use crate::world::Wanted;
@@ -19,7 +20,7 @@ impl Controller {
     /// Takes everything that the store holds.
     pub fn feed_all(&self) {
         let snapshot = self.store.snapshot();
-        let kinds = [SERVICE, "Network"];
+        let kinds = DECLARED;
         let wanted: Vec<Wanted> = kinds.iter().flat_map(|kind| snapshot.list(kind, None)).flat_map(|o| self.wanted(&snapshot, o)).collect();
         self.world.want(wanted, Some(graph(&snapshot)));
     }
@@ -45,7 +46,7 @@ impl Controller {
                 let mut edges_changed = false;
                 for change in &batch.changes {
                     let object = &change.object;
-                    if !matches!(object.key.kind.as_str(), SERVICE | "Network") {
+                    if !DECLARED.contains(&object.key.kind.as_str()) {
                         self.wake_for(object);
                         wanted.extend(self.rolled(&snapshot, object));
                         continue;
@@ -55,17 +56,23 @@ impl Controller {
                         || previous.is_none_or(|p| {
                             p.spec != object.spec
                                 || p.meta.annotations != object.meta.annotations
+                                || p.meta.owner_references != object.meta.owner_references
                                 || p.is_deleting() != object.is_deleting()
                         });
                     if !matters {
                         continue;
                     }
-                    edges_changed |= change.kind == ChangeKind::Delete || previous.is_none_or(|p| dependencies(p) != dependencies(object));
+                    edges_changed |= change.kind == ChangeKind::Delete
+                        || previous.is_none_or(|p| {
+                            p.meta.owner_references != object.meta.owner_references || dependencies(p) != dependencies(object)
+                        });
                     match change.kind {
                         ChangeKind::Delete => {
                             // What reappeared while it was being deleted is made anew now.
                             sources.poke();
                             wanted.push(Wanted::Gone(object.key.clone()));
+                            // A parent may go after its last child.
+                            parents_of(object).for_each(|parent| self.world.queue.add(&parent));
                         }
                         ChangeKind::Put => {
                             if object.is_deleting() {
@@ -145,6 +152,7 @@ impl Controller {
                 let job = self.recorded(snapshot, &s).map(|standing| Wanted::Job(s.key.clone(), standing));
                 std::iter::once(Wanted::Service(Arc::new(s))).chain(job).collect()
             }),
+            PARENT => DesiredParent::from_object(object).map(|p| vec![Wanted::Parent(Arc::new(p))]),
             _ => DesiredNetwork::from_object(object).map(|n| vec![Wanted::Network(Arc::new(n))]),
         };
         match made {
@@ -173,7 +181,20 @@ fn dependencies(object: &Object) -> Vec<Dependency> {
 
 /// The graph of everything stored.
 pub fn graph(snapshot: &Snapshot) -> Graph {
-    Graph::build(snapshot.list(SERVICE, None).map(|o| (o.key.clone(), dependencies(o))))
+    let mut children: BTreeMap<ObjectKey, Vec<Dependency>> = BTreeMap::new();
+    for child in snapshot.list(SERVICE, None) {
+        for parent in parents_of(child) {
+            children.entry(parent).or_default().push(Dependency::child(child.key.clone()));
+        }
+    }
+    let parents = snapshot.list(PARENT, None).map(|o| (o.key.clone(), children.get(&o.key).cloned().unwrap_or_default()));
+    Graph::build(snapshot.list(SERVICE, None).map(|o| (o.key.clone(), dependencies(o))).chain(parents))
+}
+
+/// The mini containers that own an object.
+fn parents_of(object: &Object) -> impl Iterator<Item = ObjectKey> + '_ {
+    let owners = object.meta.owner_references.iter().filter(|owner| owner.kind == PARENT);
+    owners.map(|owner| ObjectKey::new(PARENT, object.key.namespace.clone(), owner.name.clone()))
 }
 
 /// A service as it should run: what its manifest says, or what a rollback that still holds put in its place.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use qm_api::kinds::intent::{Act, IntentSpec, KIND, Scope};
-use qm_api::meta::{Object, ObjectKey};
+use qm_api::meta::{Object, ObjectKey, OwnerReference};
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_store::Snapshot;
@@ -61,7 +61,13 @@ pub fn outdated(snapshot: &Snapshot, now: Timestamp) -> Vec<ObjectKey> {
 /// Whether a scope covers an object.
 pub fn covers(scope: &Scope, object: &Object) -> bool {
     let source = object.meta.annotations.get(SOURCE).map(Name::as_str);
-    covers_key(scope, &object.key) && scope.source.as_deref().is_none_or(|wanted| source == Some(wanted))
+    // An act on a mini container is one on each of its children.
+    let is_child = || {
+        let named = |owner: &OwnerReference| scope.kind.as_deref() == Some(&owner.kind) && scope.name.as_deref() == Some(&owner.name);
+        let fits = |wanted: &Option<String>| wanted.as_deref().is_none_or(|namespace| object.key.namespace == *namespace);
+        object.meta.owner_references.iter().any(named) && fits(&scope.namespace)
+    };
+    (covers_key(scope, &object.key) || is_child()) && scope.source.as_deref().is_none_or(|wanted| source == Some(wanted))
 }
 
 /// Whether a scope covers a key, sources left aside.

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use qm_api::conditions::Reason;
+use qm_api::kinds::mini_container;
 use qm_api::kinds::mini_service;
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::mutant::{Mutant, planted};
 use qm_plan::budget::Budget;
 use qm_plan::check::check;
 use qm_plan::desired::{DesiredService, Rollout};
+use qm_plan::kinds::mini_container::plan_mini_container;
 use qm_plan::kinds::mini_service::{Context, Gate, JobContext, Others, PendingReload, plan_service};
 use qm_plan::kinds::network::plan_network;
 use qm_plan::kinds::orphan::plan_orphans;
@@ -58,6 +60,7 @@ impl Controller {
         let next = match (object, key.kind.as_str()) {
             (Some(object), mini_service::KIND) => self.pass_service(&object).await,
             (Some(object), "Network") => self.pass_network(&object).await,
+            (Some(object), mini_container::KIND) => self.pass_parent(&object).await,
             (_, mini_service::KIND | "Network") => self.pass_orphan(key).await,
             _ => Ok(Next::Never),
         };
@@ -239,6 +242,23 @@ impl Controller {
         }
         let left = memory.backoff_until_ms.saturating_sub(self.clock.mono_ms());
         (left > 0).then(|| Wait::Backoff { until: self.now().plus_millis(left as i64) })
+    }
+
+    /// A mini container has no steps; it is gone when the last of its children is.
+    async fn pass_parent(self: &Arc<Self>, object: &Arc<Object>) -> Result<Next, StoreError> {
+        let key = &object.key;
+        let Some(desired) = self.world.parent(key) else { return Ok(Next::At(self.clock.mono_ms() + RESYNC_MS)) };
+        let children: Vec<ObjectKey> = self.children_of(object).iter().map(|child| child.key.clone()).collect();
+        let plan = plan_mini_container(&desired, &children);
+        self.world.mark_status([key.clone()]);
+        self.carry_out(key, object, plan).await
+    }
+
+    /// The children of a mini container that the store has.
+    pub(crate) fn children_of(&self, parent: &Object) -> Vec<Arc<Object>> {
+        let snapshot = self.store.snapshot();
+        let is_child = |o: &&Arc<Object>| o.meta.owner_references.iter().any(|owner| owner.uid == parent.meta.uid);
+        snapshot.list(mini_service::KIND, Some(&parent.key.namespace)).filter(is_child).cloned().collect()
     }
 
     async fn pass_network(self: &Arc<Self>, object: &Arc<Object>) -> Result<Next, StoreError> {

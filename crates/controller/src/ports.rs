@@ -18,7 +18,7 @@ use qm_plan::reload::Verb;
 use qm_store::{Durability, Precondition, StoreError};
 use serde_json::{Value, json};
 
-use crate::apply::SourceInput;
+use crate::apply::{DECLARED, SourceInput};
 use crate::controller::Controller;
 use crate::docker::read::LogStream;
 use crate::intents;
@@ -88,12 +88,8 @@ impl Operator {
         }
         let controller = &self.controller;
         let snapshot = controller.store.snapshot();
-        let covered: Vec<Arc<Object>> = [SERVICE, "Network"]
-            .iter()
-            .flat_map(|kind| snapshot.list(kind, None))
-            .filter(|o| intents::covers(&request.scope, o))
-            .cloned()
-            .collect();
+        let covered: Vec<Arc<Object>> =
+            DECLARED.iter().flat_map(|kind| snapshot.list(kind, None)).filter(|o| intents::covers(&request.scope, o)).cloned().collect();
         let names_one = request.scope.name.is_some();
         if names_one && covered.is_empty() {
             let scope = &request.scope;
@@ -363,7 +359,8 @@ impl Operator {
             .map(|(key, spec)| json!({ "name": key.name, "namespace": key.namespace, "spec": spec }))
             .collect();
         let availability = controller.world.availability();
-        let on: Vec<_> = availability.iter().filter(|n| n.off.is_none()).collect();
+        let services = || availability.iter().filter(|n| n.key.kind == SERVICE);
+        let on: Vec<_> = services().filter(|n| n.off.is_none()).collect();
         let orphans = controller.world.lock().orphan_owners().len();
         json!({
             "instance": controller.world.instance, "engine": engine, "sources": sources, "frozen": frozen,
@@ -371,7 +368,7 @@ impl Operator {
             "counts": {
                 "services": on.len(),
                 "usable": on.iter().filter(|n| n.usable() && !controller.locks.is_changing(&n.key)).count(),
-                "off": availability.iter().filter(|n| n.off.is_some()).count(),
+                "off": services().filter(|n| n.off.is_some()).count(),
                 "networks": snapshot.list("Network", None).count(),
             },
             "now": now,

@@ -5,14 +5,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use qm_api::availability::Availability;
 use qm_api::conditions::{Condition, ConditionStatus, ConditionType, Reason, set_condition};
-use qm_api::kinds::mini_service::{self, BlockedBy, DependencyStatus, Dependents, MiniServiceStatus, RevisionSummary, SlotStatus};
+use qm_api::kinds::mini_container::{self, Children, MiniContainerStatus};
+use qm_api::kinds::mini_service::{self, DependencyStatus, MiniServiceStatus, RevisionSummary, SlotStatus};
 use qm_api::kinds::network::NetworkStatus;
 use qm_api::lock::LockMode;
 use qm_api::meta::{Object, ObjectKey};
+use qm_api::spec::report::{BlockedBy, Dependents};
 use qm_api::time::Timestamp;
-use qm_plan::availability::{DownCause, NodeView};
+use qm_plan::availability::{DownCause, NodeView, counts};
 use qm_plan::desired::{DesiredService, Rollout};
+use qm_plan::kinds::mini_container::left_in_words;
 use qm_plan::kinds::network::current;
 use qm_plan::observed::ServiceView;
 use qm_plan::own::{healthy_at, replicas};
@@ -51,8 +55,9 @@ async fn write(controller: &Controller, keys: &[ObjectKey]) {
             continue;
         };
         let status = match key.kind.as_str() {
-            mini_service::KIND => controller.service_status(object).map(|s| serde_json::to_value(s).expect("a status is plain data")),
-            "Network" => Some(serde_json::to_value(controller.network_status(object)).expect("a status is plain data")),
+            mini_service::KIND => controller.service_status(object).map(plain),
+            mini_container::KIND => controller.parent_status(object).map(plain),
+            "Network" => Some(plain(controller.network_status(object))),
             _ => None,
         };
         let Some(status) = status else { continue };
@@ -83,8 +88,9 @@ async fn one_by_one(store: &Store, controller: &Controller, key: &ObjectKey) {
     let snapshot = store.snapshot();
     let Some(object) = snapshot.get(key) else { return };
     let status = match key.kind.as_str() {
-        mini_service::KIND => controller.service_status(object).map(|s| serde_json::to_value(s).expect("a status is plain data")),
-        _ => Some(serde_json::to_value(controller.network_status(object)).expect("a status is plain data")),
+        mini_service::KIND => controller.service_status(object).map(plain),
+        mini_container::KIND => controller.parent_status(object).map(plain),
+        _ => Some(plain(controller.network_status(object))),
     };
     let Some(status) = status else { return };
     let mut tx = store.tx();
@@ -99,10 +105,14 @@ async fn one_by_one(store: &Store, controller: &Controller, key: &ObjectKey) {
     }
 }
 
+fn plain(status: impl serde::Serialize) -> Value {
+    serde_json::to_value(status).expect("a status is plain data")
+}
+
 impl Controller {
     fn tell_change(&self, key: &ObjectKey, old: &Value, new: &Value) {
         let word = |status: &Value| status["availability"].as_str().unwrap_or("off").to_owned();
-        if key.kind != mini_service::KIND || word(old) == word(new) {
+        if key.kind == "Network" || word(old) == word(new) {
             return;
         }
         let usable = new["usable"].as_bool().unwrap_or(false);
@@ -175,10 +185,7 @@ impl Controller {
                     tolerated: node.tolerated.iter().any(|t| t.on == d.on),
                 })
                 .collect(),
-            dependents: Dependents {
-                count: dependents.len() as u32,
-                names: dependents.iter().take(NAMED).map(|d| format!("{}/{}", d.namespace, d.name)).collect(),
-            },
+            dependents: dependents_of(dependents),
             lock,
             job: self.job_status(&desired),
             revision: match &desired.rollout {
@@ -198,6 +205,63 @@ impl Controller {
             findings: memory.findings.iter().map(|f| format!("{}: {}", f.reason, f.message)).collect(),
             conditions,
         })
+    }
+
+    /// The status of a mini container; `None` while nothing is known of it.
+    pub fn parent_status(&self, object: &Object) -> Option<MiniContainerStatus> {
+        let key = &object.key;
+        let snapshot = self.world.availability();
+        let node = snapshot.get(key)?;
+        let graph = self.world.graph();
+        let children: Vec<&ObjectKey> = graph.dependencies(key).iter().map(|child| &child.on).collect();
+        let counts = counts(children.iter().map(|child| snapshot.get(child).map(std::convert::AsRef::as_ref)));
+        let dependents = graph.dependents(key);
+        let old: Option<MiniContainerStatus> = object.decode_status().ok().flatten();
+        let message = match object.is_deleting() {
+            true => left_in_words(&self.children_left(object)),
+            false => node.message.clone(),
+        };
+        let mut conditions = old.map(|status| status.conditions).unwrap_or_default();
+        let (is_ready, usable) = (node.availability <= Availability::AlmostAvailable && !object.is_deleting(), node.usable());
+        let make = |kind, holds: bool| condition(kind, holds, node.reason, &message, object.meta.generation, self.now());
+        for condition in
+            [make(ConditionType::Ready, is_ready), make(ConditionType::Reconciling, !is_ready), make(ConditionType::Usable, usable)]
+        {
+            set_condition(&mut conditions, condition);
+        }
+        Some(MiniContainerStatus {
+            observed_generation: self.remember(key, |m| m.seen_generation),
+            availability: node.availability,
+            severity: node.severity(),
+            usable,
+            stale: node.stale,
+            since: node.since,
+            reason: node.reason,
+            message,
+            level: node.level,
+            children: Children {
+                total: counts.total,
+                enabled: counts.enabled,
+                usable: counts.usable,
+                available: counts.available,
+                summary: format!("{}/{}", counts.usable, counts.enabled),
+                names: children.iter().take(NAMED).map(|child| child.name.to_string()).collect(),
+            },
+            blocked_by: node.blocked_by.iter().map(blocked_by).collect(),
+            dependents: dependents_of(dependents),
+            conditions,
+        })
+    }
+
+    /// The children that are still there, each with what it waits for.
+    fn children_left(&self, parent: &Object) -> Vec<(ObjectKey, String)> {
+        let words = |child: &Arc<Object>| {
+            let trouble = self.world.trouble(&child.key).map(|trouble| trouble.message);
+            let waits = || self.remember(&child.key, |m| m.waits.join(", "));
+            let waits = if child.is_deleting() { trouble.unwrap_or_else(waits) } else { "it is not being deleted".to_owned() };
+            (child.key.clone(), waits)
+        };
+        self.children_of(parent).iter().map(words).collect()
     }
 
     /// The status of a network.
@@ -357,6 +421,10 @@ fn blockers(desired: &DesiredService, node: &NodeView, snapshot: &qm_plan::avail
         }
     }
     blockers
+}
+
+fn dependents_of(keys: &[ObjectKey]) -> Dependents {
+    Dependents { count: keys.len() as u32, names: keys.iter().take(NAMED).map(|d| format!("{}/{}", d.namespace, d.name)).collect() }
 }
 
 fn blocked_by(blocker: &qm_plan::availability::Blocker) -> BlockedBy {

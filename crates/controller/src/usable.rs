@@ -3,6 +3,7 @@
 
 use qm_api::availability::Availability;
 use qm_api::conditions::Reason;
+use qm_api::kinds::mini_container;
 use qm_api::kinds::mini_service::KIND as SERVICE;
 use qm_api::meta::ObjectKey;
 use qm_api::name::Name;
@@ -32,7 +33,9 @@ impl Operator {
     pub fn usable(&self, namespace: &str, name: &str, operation: Option<&str>) -> Option<UsableAnswer> {
         let key = ObjectKey::new(SERVICE, namespace, name);
         let (snapshot, version) = self.controller.world.published();
-        let node = snapshot.get(&key)?;
+        // A mini container answers for its children where no service has the name.
+        let parent = || snapshot.get(&ObjectKey::new(mini_container::KIND, namespace, name));
+        let node = snapshot.get(&key).or_else(parent)?;
         let is_blocked = operation.is_some_and(|operation| self.controller.world.is_operation_blocked(&key, operation));
         Some(answer(node, operation.filter(|_| is_blocked), self.is_changing(node), &version))
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use qm_api::conditions::Reason;
 use qm_api::graph::Dependency;
+use qm_api::kinds::mini_container::MiniContainerSpec;
 use qm_api::kinds::mini_service::{Concurrency, DriftMode, Job, JobStep, MiniServiceSpec, MissedRuns, Probe};
 use qm_api::kinds::network::NetworkSpec;
 use qm_api::meta::{Object, ObjectKey};
@@ -17,6 +18,8 @@ use qm_api::spec::container::{
 use qm_api::spec::cron::Schedule;
 use qm_api::spec::health::Health;
 use qm_api::spec::quantity::{Cpus, Duration, Size};
+
+use crate::availability::Rollup;
 
 /// Content of files that a spec refers to, by the reference as the spec writes it.
 pub type Files = BTreeMap<String, Arc<[u8]>>;
@@ -353,6 +356,35 @@ pub struct DesiredNetwork {
     pub labels: BTreeMap<String, String>,
     /// The network to adopt, by its engine name.
     pub adopt: Option<Name>,
+}
+
+/// A mini container as it should be: nothing of its own on the engine, but children in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredParent {
+    /// Its address.
+    pub key: ObjectKey,
+    /// Its uid.
+    pub uid: Name,
+    /// The generation this was made from.
+    pub generation: u64,
+    /// What it says of itself.
+    pub rollup: Rollup,
+}
+
+impl DesiredParent {
+    /// What an object of the store wants.
+    ///
+    /// # Errors
+    /// When the stored spec does not fit this release.
+    pub fn from_object(object: &Object) -> Result<Self, DesiredError> {
+        let spec: MiniContainerSpec = object.decode_spec()?;
+        Ok(Self {
+            key: object.key.clone(),
+            uid: object.meta.uid.clone(),
+            generation: object.meta.generation,
+            rollup: Rollup { allow_empty: spec.allow_empty.unwrap_or(false), deleting: object.is_deleting() },
+        })
+    }
 }
 
 /// Why a stored object cannot be turned into something wanted.

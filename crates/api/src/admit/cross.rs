@@ -9,7 +9,7 @@ use super::facts::{At, Facts, HostPort, Volume};
 use crate::codes::Code;
 use crate::field::{FieldPath, Place, Problem, Violation};
 use crate::graph::{Dependency, Graph};
-use crate::kinds::{mini_service, network};
+use crate::kinds::{mini_container, mini_service, network};
 use crate::manifest::Document;
 use crate::manifest::tree::Span;
 use crate::manifest::walk::suggest;
@@ -123,12 +123,54 @@ pub(super) fn check(world: &World<'_>) -> Vec<Found> {
         reporters(world, &index, member, &mut found);
         files(world, member, &mut found);
     }
-    cycles(&index, &mut found);
+    let all: Vec<Member<'_>> = index.values().map(|member| **member).collect();
+    let owners = owners(&all);
+    claims(&owners, &index, &mut found);
+    cycles(&index, &owners, &mut found);
     ports(world, &mut found);
     addresses(world, &mut found);
     volumes(world, &mut found);
     subnets(world, &mut found);
     found
+}
+
+/// The mini containers that own each mini service, in the order of their keys: one, or there is a quarrel.
+pub(super) fn owners<'a>(members: &[Member<'a>]) -> BTreeMap<&'a ObjectKey, Vec<Member<'a>>> {
+    let parents: BTreeMap<&ObjectKey, &Member<'a>> =
+        members.iter().filter(|member| member.key.kind == mini_container::KIND).map(|member| (member.key, member)).collect();
+    let mut owners: BTreeMap<&'a ObjectKey, Vec<Member<'a>>> = BTreeMap::new();
+    if parents.is_empty() {
+        return owners;
+    }
+    for member in members.iter().filter(|member| member.key.kind == mini_service::KIND) {
+        let made_by = member.document.and_then(|document| document.owner.as_ref());
+        let labels = member.document.map_or(&member.facts.labels, |document| &document.labels);
+        let first = ObjectKey::new(mini_container::KIND, member.key.namespace.clone(), "");
+        let of_namespace = parents.range::<ObjectKey, _>(&first..).take_while(|(key, _)| key.namespace == member.key.namespace);
+        let claims = of_namespace.filter(|(key, parent)| {
+            made_by == Some(*key) || parent.facts.selector.as_ref().is_some_and(|selector| selector.what.matches(labels))
+        });
+        let claims: Vec<Member<'a>> = claims.map(|(_, parent)| **parent).collect();
+        if !claims.is_empty() {
+            owners.insert(member.key, claims);
+        }
+    }
+    owners
+}
+
+/// A mini service has one owner at most.
+fn claims(owners: &BTreeMap<&ObjectKey, Vec<Member<'_>>>, index: &BTreeMap<&ObjectKey, &Member<'_>>, found: &mut Vec<Found>) {
+    for (child, parents) in owners {
+        let [first, second, ..] = parents.as_slice() else { continue };
+        let (Some(member), true) = (index.get(child), second.document.is_some()) else { continue };
+        let path = FieldPath::from("spec.selector");
+        let message = format!("{} already belongs to {}", child, first.key);
+        let problem = Problem::error(Code::Duplicate, path, message).help("a mini service has one owner: narrow one of the selectors");
+        let at = |parent: &Member<'_>| parent.facts.selector.as_ref().map_or_else(|| name_span(parent), |selector| selector.span);
+        let mut one = second.found_with(problem, at(second), first, at(first), "the other owner");
+        one.violation.related.extend(member.place(name_span(member)).map(|place| (place, "the mini service".to_owned())));
+        found.push(one);
+    }
 }
 
 /// An object of a file that is there already and does not come from a file.
@@ -208,7 +250,8 @@ fn dependencies(world: &World<'_>, index: &BTreeMap<&ObjectKey, &Member<'_>>, me
             (None, None) => "add it, or declare it as `external` when it runs elsewhere".to_owned(),
         };
         let path = FieldPath::from("spec.dependsOn").index(*at);
-        let message = format!("there is no mini service `{}` in the namespace `{}`", key.name, key.namespace);
+        let what = if key.kind == mini_container::KIND { "mini container" } else { "mini service" };
+        let message = format!("there is no {what} `{}` in the namespace `{}`", key.name, key.namespace);
         found.push(member.found(Problem::error(Code::UnknownDependency, path, message).help(help), *span));
     }
 }
@@ -224,23 +267,40 @@ fn reporters(world: &World<'_>, index: &BTreeMap<&ObjectKey, &Member<'_>>, membe
     found.push(member.found(Problem::error(Code::UnknownDependency, path, message).help("name the service that runs the app"), *span));
 }
 
-fn cycles(index: &BTreeMap<&ObjectKey, &Member<'_>>, found: &mut Vec<Found>) {
+/// One step of a cycle, for people: who needs whom, and where that is said.
+struct Step<'a, 'b> {
+    member: &'a Member<'b>,
+    next: &'a ObjectKey,
+    edge: Option<&'a At<Dependency>>,
+}
+
+fn cycles(index: &BTreeMap<&ObjectKey, &Member<'_>>, owners: &BTreeMap<&ObjectKey, Vec<Member<'_>>>, found: &mut Vec<Found>) {
+    let mut children: BTreeMap<&ObjectKey, Vec<Dependency>> = BTreeMap::new();
+    for (child, parents) in owners {
+        for parent in parents {
+            children.entry(parent.key).or_default().push(Dependency::child((*child).clone()));
+        }
+    }
     let edges = |member: &Member<'_>| -> Vec<Dependency> { member.facts.edges.iter().map(|edge| edge.what.clone()).collect() };
-    let graph =
-        Graph::build(index.iter().filter(|(key, _)| key.kind == mini_service::KIND).map(|(key, member)| ((*key).clone(), edges(member))));
+    let nodes = index.iter().filter(|(key, _)| key.kind != network::KIND);
+    let graph = Graph::build(nodes.map(|(key, member)| {
+        let of_parent = children.get(key).into_iter().flatten().cloned();
+        ((*key).clone(), edges(member).into_iter().chain(of_parent).collect())
+    }));
     for cycle in graph.cycles() {
-        let steps: Vec<(&Member<'_>, &At<Dependency>)> = cycle
+        let steps: Vec<Step<'_, '_>> = cycle
             .iter()
             .enumerate()
             .filter_map(|(at, key)| {
                 let member = index.get(key)?;
                 let next = &cycle[(at + 1) % cycle.len()];
-                let edge = member.facts.edges.iter().find(|edge| edge.what.on == *next && edge.what.is_counted())?;
-                Some((*member, edge))
+                let edge = member.facts.edges.iter().find(|edge| edge.what.on == *next && edge.what.is_counted());
+                Some(Step { member, next, edge })
             })
             .collect();
         // Told at a member that is being admitted, where there is one.
-        let Some((first, edge)) = steps.iter().find(|(member, _)| member.document.is_some()) else { continue };
+        let told = steps.iter().filter(|step| step.member.document.is_some());
+        let Some((first, edge)) = told.filter_map(|step| Some((step.member, step.edge?))).next() else { continue };
         let path_of = |key: &ObjectKey| format!("{}/{}", key.namespace, key.name);
         let path = cycle.iter().chain(cycle.first()).map(path_of).collect::<Vec<_>>().join(" -> ");
         let problem = Problem::error(
@@ -250,10 +310,11 @@ fn cycles(index: &BTreeMap<&ObjectKey, &Member<'_>>, found: &mut Vec<Found>) {
         );
         let help = "remove one of these edges, or make it one that does not gate: `start: Skip` with `onDown: Ignore` or `Degrade`";
         let mut one = first.found(problem.help(help), edge.span);
-        for (member, edge) in &steps {
+        for Step { member, next, edge } in &steps {
             one.freezes.extend(member.namespaces());
-            let text = format!("{} depends on {}", path_of(member.key), path_of(&edge.what.on));
-            one.violation.related.extend(member.place(edge.span).map(|place| (place, text)));
+            let (verb, span) = edge.map_or_else(|| ("owns", name_span(member)), |edge| ("depends on", edge.span));
+            let text = format!("{} {verb} {}", path_of(member.key), path_of(next));
+            one.violation.related.extend(member.place(span).map(|place| (place, text)));
         }
         one.about = cycle.clone();
         found.push(one);

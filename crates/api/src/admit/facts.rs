@@ -1,9 +1,11 @@
 //! Owns what the cross checks must know of one object, kept small: admission looks at these for the whole set at every change.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::field::FieldPath;
 use crate::graph::Dependency;
+use crate::kinds::mini_container::Selector;
 use crate::manifest::tree::Span;
 use crate::name::Name;
 use crate::registry::AnySpec;
@@ -62,6 +64,10 @@ pub struct FileUse {
 pub struct Facts {
     /// Its edges.
     pub edges: Vec<At<Dependency>>,
+    /// Whom it owns by their labels, for a mini container.
+    pub selector: Option<Box<At<Selector>>>,
+    /// Its labels, for an object that is there already.
+    pub labels: BTreeMap<Name, Name>,
     /// The service that reports for it.
     pub reporter: Option<At<Name>>,
     /// Where its container stands, for one that has one.
@@ -90,6 +96,10 @@ pub fn of(spec: &AnySpec, namespace: &Name, manifest: Option<&Name>, locate: &dy
         AnySpec::Network(network) => {
             let subnet = network.subnet.as_deref().and_then(|text| Cidr::parse(text).ok());
             facts.subnet = subnet.map(|what| At { what, index: 0, span: locate(&root.key("subnet")) });
+        }
+        AnySpec::MiniContainer(parent) => {
+            let at = |what| Box::new(At { what, index: 0, span: locate(&root.key("selector")) });
+            facts.selector = parent.selector.clone().map(at);
         }
         AnySpec::MiniService(service) => {
             let at = root.key("dependsOn");

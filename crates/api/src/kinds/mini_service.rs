@@ -16,6 +16,7 @@ use crate::spec::edge::{Edge, OnDown};
 pub use crate::spec::job::{Concurrency, Job, JobRun, JobState, JobStatus, JobStep, MissedRuns};
 use crate::spec::names;
 use crate::spec::quantity::{Duration, Scalar};
+use crate::spec::report::{BlockedBy, Dependents, NameText};
 use crate::spec::rules::Rules;
 use crate::time::Timestamp;
 
@@ -301,28 +302,6 @@ pub struct SlotStatus {
     pub healthy_at: Option<Timestamp>,
 }
 
-/// One node that keeps another from being available.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct BlockedBy {
-    /// Its kind.
-    pub kind: NameText,
-    /// Its namespace.
-    pub namespace: NameText,
-    /// Its name.
-    pub name: NameText,
-    /// Its own availability.
-    pub availability: Availability,
-    /// Why it is so.
-    pub reason: Reason,
-    /// The names on the way to it, nearest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub path: Vec<NameText>,
-}
-
-/// A name in a status.
-pub type NameText = String;
-
 /// One dependency and how it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -341,17 +320,6 @@ pub struct DependencyStatus {
     /// Its loss is tolerated for now.
     #[serde(default)]
     pub tolerated: bool,
-}
-
-/// Who depends on a service: a count, and at most 50 names.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Dependents {
-    /// How many.
-    pub count: u32,
-    /// The first 50 as `namespace/name`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub names: Vec<NameText>,
 }
 
 /// One revision in short.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Document;
 use super::tree::{Content, Node, Span};
 use super::walk::{Findings, list_words, suggest, walk};
+use super::{Document, template};
 use crate::admit::facts;
 use crate::codes::Code;
 use crate::field::{FieldPath, Problem, Severity};
@@ -48,6 +48,15 @@ pub(super) struct Checked {
     pub(super) problems: Vec<(Problem, Span)>,
     /// The document, when nothing is an error.
     pub(super) document: Option<Document>,
+    /// What it makes, where it has a template.
+    pub(super) children: Vec<Document>,
+}
+
+/// The document that is being checked.
+pub(super) struct Checking<'a> {
+    pub(super) key: &'a ObjectKey,
+    pub(super) node: &'a Node,
+    pub(super) manifest: Option<&'a Name>,
 }
 
 /// The documents that one YAML document stands for: itself, or the items of a list.
@@ -114,6 +123,12 @@ fn check(node: &Node, origin: Origin, manifest: Option<&Name>) -> Checked {
     if let (Some(kind), Some(spec)) = (kind, &spec) {
         typed = check_rules(kind, spec, node, &spec_path, &mut findings);
     }
+    let children = match (&key, &typed) {
+        (Some(key), Some(AnySpec::MiniContainer(parent))) if findings.0.iter().all(|(problem, _)| problem.severity != Severity::Error) => {
+            template::children(parent, &Checking { key, node, manifest }, &mut findings)
+        }
+        _ => Vec::new(),
+    };
     let has_errors = findings.0.iter().any(|(problem, _)| problem.severity == Severity::Error);
     let document = match (&key, spec, typed) {
         (Some(key), Some(spec), Some(typed)) if !has_errors => {
@@ -125,14 +140,15 @@ fn check(node: &Node, origin: Origin, manifest: Option<&Name>) -> Checked {
                 spec: Arc::new(spec),
                 span: node.locate(&root.key("metadata").key("name")),
                 facts: facts::of(&typed, &key.namespace, manifest, &locate),
+                owner: None,
             })
         }
         _ => None,
     };
-    Checked { key, problems: findings.0, document }
+    Checked { key, problems: findings.0, document, children }
 }
 
-fn add(findings: &mut Findings, problem: Problem, span: Span) {
+pub(super) fn add(findings: &mut Findings, problem: Problem, span: Span) {
     findings.0.push((problem, span));
 }
 

@@ -8,6 +8,7 @@ pub mod yaml;
 
 mod document;
 mod scan;
+mod template;
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -64,6 +65,8 @@ pub struct Document {
     pub span: Span,
     /// What the cross checks need to know of it.
     pub facts: Facts,
+    /// The object that made it, where nobody wrote it.
+    pub owner: Option<ObjectKey>,
 }
 
 /// Everything that can be said of one file by itself.
@@ -218,7 +221,10 @@ fn read_object(file: &mut ParsedFile, item: &Node, has_faults: bool) {
         None => file.is_unplaced = true,
     }
     match checked.document {
-        Some(document) if !has_faults => file.documents.push(document),
+        Some(document) if !has_faults => {
+            file.documents.push(document);
+            file.documents.extend(checked.children);
+        }
         _ => {
             if let Some(key) = checked.key {
                 file.bad_namespaces.insert(key.namespace.clone());
@@ -240,12 +246,14 @@ pub fn references(path: &Name, bytes: &[u8]) -> Vec<Name> {
     let stream = yaml::parse(text, &limits);
     let mut files = BTreeSet::new();
     for item in stream.documents.iter().flat_map(document::items).filter(|item| document::is_ours(item)) {
-        let spec = item.get("spec");
+        let Some(written_spec) = item.get("spec") else { continue };
+        let spec = Some(template::made_spec(written_spec));
         let containers = [spec.and_then(|spec| spec.get("container")), spec.and_then(|spec| spec.get("job")?.get("container"))];
         for container in containers.into_iter().flatten() {
             let env = container.get("envFile").map_or(&[][..], Node::items).iter();
             let configs = container.get("configs").map_or(&[][..], Node::items).iter().filter_map(|config| config.get("file"));
-            files.extend(env.chain(configs).filter_map(Node::text).filter_map(|written| resolve(path, written)));
+            let written = env.chain(configs).filter_map(Node::text).flat_map(|written| template::written_paths(written_spec, written));
+            files.extend(written.filter_map(|written| resolve(path, &written)));
         }
     }
     files.into_iter().collect()

@@ -12,4 +12,5 @@ pub mod image;
 pub mod job;
 pub mod names;
 pub mod quantity;
+pub mod report;
 pub mod rules;

@@ -408,11 +408,19 @@ impl Rules {
         match (&edge.service, &edge.kind, &edge.name) {
             (Some(_), None, None) => {}
             (None, Some(kind), Some(_)) if kind == crate::kinds::mini_service::KIND => {}
+            (None, Some(kind), Some(_)) if kind == crate::kinds::mini_container::KIND => {
+                for (field, verb) in [("onUp", edge.on_up), ("onChange", edge.on_change)] {
+                    if verb.is_some_and(|verb| verb != Reload::Ignore) {
+                        let help = "name the mini services themselves, or remove the field";
+                        self.not_supported(&at.key(field), "a reload for a MiniContainer", help);
+                    }
+                }
+            }
             (None, Some(kind), Some(_)) => {
                 self.not_supported(
                     &at.key("kind"),
                     &format!("a dependency on the kind `{kind}`"),
-                    "depend on a mini service (`service: NAME`)",
+                    "depend on a mini service (`service: NAME`), or on a MiniContainer",
                 );
             }
             (Some(_), _, _) => {

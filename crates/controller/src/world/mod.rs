@@ -18,7 +18,7 @@ use qm_api::name::Name;
 use qm_api::time::Timestamp;
 use qm_plan::availability::{DownCause, Engine, Epoch, Remembered, Settings, Snapshot};
 use qm_plan::budget::{Budget, Spent};
-use qm_plan::desired::{DesiredNetwork, DesiredService};
+use qm_plan::desired::{DesiredNetwork, DesiredParent, DesiredService};
 use qm_plan::job::{Gates, Standing};
 use qm_plan::observed::{Container, Health, Image, Network, Report};
 use qm_plan::own::{Own, Trouble, own_health};
@@ -65,6 +65,7 @@ pub(crate) struct Inner {
     pub(crate) adopted: BTreeMap<Name, Stamp>,
     pub(crate) services: BTreeMap<ObjectKey, Arc<DesiredService>>,
     pub(crate) nets: BTreeMap<ObjectKey, Arc<DesiredNetwork>>,
+    pub(crate) parents: BTreeMap<ObjectKey, Arc<DesiredParent>>,
     pub(crate) graph: Arc<Graph>,
     pub(crate) health: BTreeMap<Name, Health>,
     /// First healthy moments that the store remembers, by container, with the start they belong to.
@@ -139,6 +140,7 @@ impl World {
             adopted: BTreeMap::new(),
             services: BTreeMap::new(),
             nets: BTreeMap::new(),
+            parents: BTreeMap::new(),
             graph: Arc::default(),
             health: BTreeMap::new(),
             healthy_before: BTreeMap::new(),
@@ -226,6 +228,11 @@ impl World {
         self.lock().graph.clone()
     }
 
+    /// What is wanted of a mini container.
+    pub(crate) fn parent(&self, key: &ObjectKey) -> Option<Arc<DesiredParent>> {
+        self.lock().parents.get(key).cloned()
+    }
+
     /// What is wanted of a service.
     pub fn service(&self, key: &ObjectKey) -> Option<Arc<DesiredService>> {
         self.lock().services.get(key).cloned()
@@ -267,10 +274,16 @@ impl World {
                     touched.insert(network.key.clone());
                     inner.nets.insert(network.key.clone(), network);
                 }
+                Wanted::Parent(parent) => {
+                    let old = inner.parents.insert(parent.key.clone(), parent.clone());
+                    settings_changed |= old.is_none_or(|old| old.rollup != parent.rollup);
+                    touched.insert(parent.key.clone());
+                }
                 Wanted::Gone(key) => {
                     touched.extend(inner.needed_by(&key));
                     inner.services.remove(&key);
                     inner.nets.remove(&key);
+                    inner.parents.remove(&key);
                     inner.troubles.remove(&key);
                     inner.jobs.remove(&key);
                     inner.exits.remove(&key);
@@ -288,10 +301,14 @@ impl World {
         }
         if settings_changed {
             let graph = inner.graph.clone();
-            let Inner { engine, services, .. } = &mut *inner;
+            let Inner { engine, services, parents, .. } = &mut *inner;
             let settings = |key: &ObjectKey| {
                 let service = services.get(key);
-                Settings { grace_ms: service.map_or(30_000, |s| s.unknown_grace_ms), critical: service.is_some_and(|s| s.critical) }
+                Settings {
+                    grace_ms: service.map_or(30_000, |s| s.unknown_grace_ms),
+                    critical: service.is_some_and(|s| s.critical),
+                    rollup: parents.get(key).map(|parent| parent.rollup),
+                }
             };
             touched.extend(engine.set_graph(&graph, &settings, self.clock.now()));
         }
@@ -602,6 +619,8 @@ pub enum Wanted {
     Service(Arc<DesiredService>),
     /// A network is wanted so.
     Network(Arc<DesiredNetwork>),
+    /// A mini container is wanted so.
+    Parent(Arc<DesiredParent>),
     /// An object is gone.
     Gone(ObjectKey),
 }

@@ -5,6 +5,7 @@
 
 mod loss;
 mod node;
+mod rollup;
 mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use qm_api::time::Timestamp;
 use crate::own::Own;
 pub use loss::{DownCause, Epoch, History, Loss};
 use node::{Node, NodeId, Recorded};
+pub use rollup::{Counts, Rollup, counts};
 pub use snapshot::{Blocker, NodeView, OwnView, Snapshot};
 
 /// The two clocks: the wall for what people read, the monotonic one for every term.
@@ -37,6 +39,8 @@ pub struct Settings {
     pub grace_ms: u64,
     /// Its failure is a failure of the system.
     pub critical: bool,
+    /// It sums up what it depends on instead of being something by itself.
+    pub rollup: Option<Rollup>,
 }
 
 /// What the store remembers of a node that this process has not observed yet.
@@ -103,16 +107,18 @@ impl Engine {
             let edges: Vec<Option<NodeId>> = dependencies.iter().map(|d| ids.get(&d.on).copied()).collect();
             let dependents: Vec<NodeId> = graph.dependents(key).iter().filter_map(|d| ids.get(d).copied()).collect();
             let node = self.nodes[*id].as_mut().expect("every id in use has a node");
-            let Settings { grace_ms, critical } = settings(key);
+            let Settings { grace_ms, critical, rollup } = settings(key);
             node.grace_ms = grace_ms;
             node.dependents = dependents;
             if node.critical != critical
+                || node.rollup != rollup
                 || node.level != graph.level(key)
                 || node.edges != edges
                 || *node.dependencies != *dependencies
                 || self.views[*id].is_none()
             {
                 node.critical = critical;
+                node.rollup = rollup;
                 node.level = graph.level(key);
                 node.edges = edges;
                 node.dependencies = Arc::from(dependencies);
@@ -226,15 +232,18 @@ impl Engine {
             if self.views[id].as_deref() == Some(&view) {
                 continue;
             }
-            let matters = self.views[id].as_deref().is_none_or(|old| old.differs_for_dependents(&view));
+            let old = self.views[id].as_deref();
+            let matters = old.is_none_or(|old| old.differs_for_dependents(&view));
+            let matters_above = matters || old.is_none_or(|old| old.availability != view.availability || old.stale != view.stale);
             if seen.insert(id) {
                 changed.push(view.key.clone());
             }
             self.views.set(id, Some(Arc::new(view)));
-            if matters {
+            if matters_above {
                 for dependent in &self.nodes[id].as_ref().expect("just computed").dependents {
-                    if let Some(dependent_node) = &self.nodes[*dependent] {
-                        dirty.insert((dependent_node.level, *dependent));
+                    let node = self.nodes[*dependent].as_ref();
+                    if let Some(node) = node.filter(|node| matters || node.rollup.is_some()) {
+                        dirty.insert((node.level, *dependent));
                     }
                 }
             }

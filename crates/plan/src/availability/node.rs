@@ -11,9 +11,10 @@ use qm_api::spec::edge::OnDown;
 use qm_api::spec::quantity::Tolerate;
 use qm_api::time::Timestamp;
 
-use super::Now;
 use super::loss::{DownCause, History, Standing};
+use super::rollup::{Sum, sum_up};
 use super::snapshot::{Blocker, NodeView, OwnView, Tolerated};
+use super::{Now, Rollup};
 use crate::own::Own;
 
 /// Index of a node; used again after its node vanished.
@@ -37,6 +38,8 @@ pub(super) struct Node {
     pub(super) recorded: Option<Recorded>,
     pub(super) grace_ms: u64,
     pub(super) critical: bool,
+    /// It is the sum of its dependencies.
+    pub(super) rollup: Option<Rollup>,
     /// A planned change is under way.
     pub(super) changing: bool,
     pub(super) history: History,
@@ -77,6 +80,7 @@ impl Node {
             recorded: None,
             grace_ms: 0,
             critical: false,
+            rollup: None,
             changing: false,
             history: History::default(),
             level: 0,
@@ -111,7 +115,9 @@ impl Node {
 
     /// The view, and the monotonic instant at which it changes by the passing of time alone.
     pub(super) fn compute(&self, views: &imbl::Vector<Option<Arc<NodeView>>>, now: Now) -> (NodeView, Option<u64>) {
-        let (own, mut off, stale, mut deadline) = self.own_view(now);
+        let children = || self.edges.iter().map(|edge| edge.and_then(|id| views.get(id)?.as_deref()));
+        let sum = self.rollup.map(|rollup| sum_up(rollup, children()));
+        let (mut own, mut off, mut stale, mut deadline) = self.own_view(now);
         let mut worst: Option<(Availability, ObjectKey, DownCause)> = None;
         let mut blocked_by: Vec<Blocker> = Vec::new();
         let mut tolerated: Vec<Tolerated> = Vec::new();
@@ -146,12 +152,33 @@ impl Node {
                 }
             }
         }
+        let mut summed: Option<(Reason, String)> = None;
+        if let Some(Sum { availability, reason, message, culprit }) = sum {
+            own = OwnView { availability: Availability::Available, reason, message: message.clone() };
+            stale = children().flatten().any(|child| child.stale);
+            match culprit {
+                Some((child, cause)) => worst = Some((availability, child, cause)),
+                // Nobody below is to blame.
+                None => own.availability = availability,
+            }
+            children()
+                .flatten()
+                .filter(|child| !child.usable() && child.off.is_none())
+                .for_each(|c| c.blockers_for_dependent(&mut blocked_by));
+            summed = Some((reason, message));
+        }
         if off.is_none() && skipped_for.is_some() {
             off = Some(Reason::Skipped);
         }
         let (availability, reason, message) = match (&worst, skipped_for) {
             (_, Some(on)) if off == Some(Reason::Skipped) => {
                 (own.availability, Reason::Skipped, format!("{}/{} is off", on.namespace, on.name))
+            }
+            (Some((availability, ..)), _)
+                if let Some((reason, message)) = summed
+                    && *availability > own.availability =>
+            {
+                (*availability, reason, message)
             }
             (Some((availability, on, DownCause::Changing)), _) if *availability > own.availability && off.is_none() => {
                 (*availability, Reason::DependencyChanging, format!("{}/{} is being changed", on.namespace, on.name))
@@ -168,6 +195,8 @@ impl Node {
             // What was last known counts since it was so, not since this process began.
             (_, Some(recorded)) if availability == own.availability => recorded,
             (Some(_), _) => now.wall,
+            // As long as its youngest child has been as it is.
+            (None, _) if self.rollup.is_some() => children().flatten().map(|child| child.since).max().unwrap_or(self.born),
             (None, _) => self.born,
         };
         let standing = self.standing(availability, off, &own, worst.as_ref().map(|(_, _, cause)| *cause));

@@ -28,7 +28,7 @@ fn edge(on: &str, down: OnDown) -> Dependency {
 
 fn engine(graph: &Graph) -> Engine {
     let mut engine = Engine::default();
-    engine.set_graph(graph, &|_| Settings { grace_ms: 30_000, critical: false }, now(0));
+    engine.set_graph(graph, &|_| Settings { grace_ms: 30_000, critical: false, rollup: None }, now(0));
     engine
 }
 
@@ -240,7 +240,7 @@ fn resolved(edge: Edge) -> Dependency {
 fn pair(edge: Edge, critical: bool) -> Engine {
     let g = Graph::build([(key("db"), vec![]), (key("app"), vec![resolved(edge)])]);
     let mut e = Engine::default();
-    e.set_graph(&g, &|k| Settings { grace_ms: 30_000, critical: critical && k.name == "db" }, now(0));
+    e.set_graph(&g, &|k| Settings { grace_ms: 30_000, critical: critical && k.name == "db", rollup: None }, now(0));
     for name in ["db", "app"] {
         e.observe(&key(name), up(), now(1));
     }
@@ -379,7 +379,7 @@ fn a_critical_node_that_fails_is_a_failure_of_the_system() {
     // What is only on its way up has not failed either.
     let g = graph(&[("db", &[])]);
     let mut e = Engine::default();
-    e.set_graph(&g, &|_| Settings { grace_ms: 0, critical: true }, now(0));
+    e.set_graph(&g, &|_| Settings { grace_ms: 0, critical: true, rollup: None }, now(0));
     e.observe(&key("db"), down(), now(1));
     assert_eq!(db(&e), 4);
 }
