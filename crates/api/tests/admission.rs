@@ -249,3 +249,55 @@ fn ten_thousand_services_are_cut_and_joined() {
     assert_eq!((admission.objects.len(), admission.violations.len()), (10_000, 0));
     assert_eq!(admission.objects.iter().map(|object| &object.key.namespace).collect::<BTreeSet<_>>().len(), 100);
 }
+
+#[test]
+fn a_mini_container_makes_services_and_owns_them() {
+    let text = r#"
+apiVersion: quaymaster.dev/v1alpha1
+kind: MiniContainer
+metadata: {name: worker, namespace: shop}
+spec:
+  template:
+    labels: {queue: "{{values.queue}}"}
+    spec:
+      container:
+        image: busybox:1
+        env: {QUEUE: "{{values.queue}}", WHO: "{{namespace}}.{{name}}"}
+        envFile: ["{{name}}.env"]
+  items:
+  - {name: mail, values: {queue: q-mail}}
+  - {name: sms, values: {queue: 7}}
+---
+apiVersion: quaymaster.dev/v1alpha1
+kind: MiniContainer
+metadata: {name: data, namespace: shop}
+spec: {selector: {matchExpressions: [{key: tier, operator: In, values: [data]}]}}
+"#;
+    let db = service("shop", "db", "").replace("namespace: shop}", "namespace: shop, labels: {tier: data}}");
+    let elsewhere = service("other", "db", "").replace("namespace: other}", "namespace: other, labels: {tier: data}}");
+    let file = |text: &str| Attached::File { digest: [7; 32], bytes: text.as_bytes().into() };
+    let attachments: BTreeMap<(Name, Name), Attached> =
+        ["mail.env", "sms.env"].map(|path| (("s".into(), path.into()), file("A=b\n"))).into_iter().collect();
+    let admission = admit_with(&[("a.yaml", text), ("db.yaml", &db), ("other.yaml", &elsewhere)], &attachments, &LastGood::new());
+    assert_eq!(codes(&admission), []);
+    let owned: Vec<(String, Option<String>)> =
+        admission.objects.iter().map(|o| (o.key.to_string(), o.owner.as_ref().map(ToString::to_string))).collect();
+    let owner = |name: &str| Some(format!("MiniContainer shop/{name}"));
+    assert_eq!(
+        owned,
+        [
+            ("MiniContainer shop/data".to_owned(), None),
+            ("MiniContainer shop/worker".to_owned(), None),
+            ("MiniService other/db".to_owned(), None),
+            ("MiniService shop/db".to_owned(), owner("data")),
+            ("MiniService shop/worker-mail".to_owned(), owner("worker")),
+            ("MiniService shop/worker-sms".to_owned(), owner("worker")),
+        ]
+    );
+    let sms = &admission.objects[5];
+    assert_eq!(sms.spec["container"]["env"], json!({"QUEUE": "7", "WHO": "shop.sms"}));
+    assert_eq!(sms.labels, BTreeMap::from([("queue".into(), "7".into())]));
+    assert_eq!(sms.attachments.keys().map(Name::as_str).collect::<Vec<_>>(), ["sms.env"]);
+    let files = qm_api::manifest::references(&"a.yaml".into(), text.as_bytes());
+    assert_eq!(files, [Name::from("mail.env"), Name::from("sms.env")]);
+}

@@ -152,6 +152,74 @@ fn rules() {
     insta::assert_snapshot!(check(&cases));
 }
 
+fn parent(name: &str, spec: &str) -> String {
+    format!("apiVersion: quaymaster.dev/v1alpha1\nkind: MiniContainer\nmetadata: {{name: {name}, namespace: n}}\nspec: {spec}\n")
+}
+
+fn labelled(name: &str, labels: &str, spec: &str) -> String {
+    service("n", name, spec).replace("namespace: n}", &format!("namespace: n, labels: {labels}}}"))
+}
+
+/// A parent that makes services from a template with these lines and items.
+fn maker(template: &str, items: &str) -> String {
+    parent("made", &format!("\n  template:\n    spec:\n      container:\n        image: busybox:1\n{template}  items: {items}"))
+}
+
+#[test]
+fn mini_containers() {
+    let all = |texts: &[String]| texts.join("---\n");
+    let cases = [
+        ("neither", parent("p", "{}")),
+        ("both", parent("p", "{selector: {matchLabels: {a: b}}, template: {spec: {container: {image: x}}}}")),
+        ("an empty selector", parent("p", "{selector: {}}")),
+        ("items without a template", parent("p", "{selector: {matchLabels: {a: b}}, items: [{name: x}]}")),
+        (
+            "bad requirements",
+            parent("p", "{selector: {matchExpressions: [{key: a, operator: In}, {key: b, operator: Exists, values: [c]}]}}"),
+        ),
+        (
+            "two owners",
+            all(&[
+                parent("p", "{selector: {matchLabels: {a: b}}}"),
+                labelled("x", "{a: b}", ""),
+                parent("q", "{selector: {matchExpressions: [{key: a, operator: Exists}]}}"),
+            ]),
+        ),
+        ("the same item twice", maker("", "[{name: x}, {name: x}]")),
+        ("an item that cannot be called so", maker("", "[{name: X_}]")),
+        (
+            "a value that is not there",
+            maker("        env: {A: \"{{values.queue}}\"}\n", "[{name: x, values: {queue: q}}, {name: y, values: {que: q}}]"),
+        ),
+        ("a field of the template", maker("        replica: 2\n", "[{name: x}]")),
+        ("a rule of the template", maker("        ports: [{target: 0}]\n", "[{name: x}, {name: y}]")),
+        ("a network of the template", maker("        networks: [dta]\n", "[{name: x}, {name: y}]")),
+        ("a name twice", all(&[maker("", "[{name: x}]"), service("n", "made-x", "")])),
+        (
+            "a cycle over a child",
+            all(&[
+                parent("p", "{selector: {matchLabels: {a: b}}}"),
+                labelled("x", "{a: b}", "  dependsOn: [{kind: MiniContainer, name: p}]\n"),
+            ]),
+        ),
+        (
+            "no such parent",
+            all(&[
+                parent("shop", "{selector: {matchLabels: {a: b}}}"),
+                service("n", "x", "  dependsOn: [{kind: MiniContainer, name: shp}]\n"),
+            ]),
+        ),
+        (
+            "a reload for a parent",
+            all(&[
+                parent("p", "{selector: {matchLabels: {a: b}}}"),
+                service("n", "x", "  dependsOn: [{kind: MiniContainer, name: p, onUp: Restart}]\n"),
+            ]),
+        ),
+    ];
+    insta::assert_snapshot!(check(&cases));
+}
+
 trait IntoWith {
     fn into_with(self, from: &str, to: &str) -> Self;
 }

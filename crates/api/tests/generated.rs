@@ -93,6 +93,8 @@ fn the_example_of_every_field_has_every_field() {
     }
     let wanted: BTreeSet<String> = registry::user_kinds()
         .flat_map(|kind| registry::shape(kind.kind).unwrap().leaves().into_iter().map(move |leaf| format!("{}:{leaf}", kind.kind)))
+        // What a template has, a mini service has.
+        .filter(|leaf| !leaf.starts_with("MiniContainer:template.spec."))
         .collect();
     let missing: Vec<&String> = wanted.difference(&used).collect();
     assert!(missing.is_empty(), "every-field.yaml lacks {missing:#?}");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use qm_api::kinds::intent::{Act, IntentSpec, KIND as INTENT, Scope};
+use qm_api::kinds::mini_container;
 use qm_api::kinds::mini_service::KIND as SERVICE;
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::mutant::{Mutant, planted};
@@ -327,7 +328,7 @@ impl Operator {
             .map(|(from, d)| {
                 json!({
                     "from": node_text(from), "to": node_text(&d.on), "start": d.start, "onDown": d.on_down, "onUp": d.on_up,
-                    "onChange": d.on_change, "counted": d.is_counted(),
+                    "onChange": d.on_change, "counted": d.is_counted(), "owns": from.kind == mini_container::KIND,
                 })
             })
             .collect();

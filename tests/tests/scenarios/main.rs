@@ -14,6 +14,7 @@ mod jobs;
 mod kill_points;
 mod leaves;
 mod locks;
+mod mission;
 mod moving;
 mod platform;
 mod pulls;

@@ -6,7 +6,7 @@ use qm_api::meta::ObjectKey;
 use qm_api::spec::edge::{Edge, OnDown};
 use qm_api::time::Timestamp;
 
-use super::{DownCause, Engine, Epoch, Now, Remembered, Settings};
+use super::{DownCause, Engine, Epoch, Now, Remembered, Rollup, Settings};
 use crate::own::Own;
 
 fn key(name: &str) -> ObjectKey {
@@ -169,7 +169,23 @@ fn arbitrary_graph() -> impl Strategy<Value = Vec<Vec<(usize, OnDown)>>> {
 
 fn build(nodes: &[Vec<(usize, OnDown)>]) -> Graph {
     let name = |i: usize| format!("s{i:02}");
-    Graph::build(nodes.iter().enumerate().map(|(i, edges)| (key(&name(i)), edges.iter().map(|(to, d)| edge(&name(*to), *d)).collect())))
+    let to_edge = |from: usize, (to, down): &(usize, OnDown)| match is_parent(&name(from)) {
+        true => Dependency::child(key(&name(*to))),
+        false => edge(&name(*to), *down),
+    };
+    Graph::build(nodes.iter().enumerate().map(|(i, edges)| (key(&name(i)), edges.iter().map(|edge| to_edge(i, edge)).collect())))
+}
+
+/// Every fourth node is a mini container.
+fn is_parent(name: &str) -> bool {
+    matches!(name, "s03" | "s07" | "s11")
+}
+
+fn mixed_engine(graph: &Graph) -> Engine {
+    let mut engine = Engine::default();
+    let rollup = Some(Rollup { allow_empty: false, deleting: false });
+    engine.set_graph(graph, &|k| Settings { grace_ms: 30_000, critical: false, rollup: rollup.filter(|_| is_parent(&k.name)) }, now(0));
+    engine
 }
 
 proptest! {
@@ -179,13 +195,13 @@ proptest! {
         changes in prop::collection::vec((0..SIZE, arbitrary_own()), 0..40),
     ) {
         let g = build(&nodes);
-        let mut incremental = engine(&g);
+        let mut incremental = mixed_engine(&g);
         let mut last = vec![None; SIZE];
         for (at, (node, own)) in changes.iter().enumerate() {
             incremental.observe(&key(&format!("s{node:02}")), own.clone(), now(at as u64));
             last[*node] = Some(own.clone());
         }
-        let mut scratch = engine(&g);
+        let mut scratch = mixed_engine(&g);
         for (node, own) in last.iter().enumerate().rev() {
             if let Some(own) = own {
                 scratch.observe(&key(&format!("s{node:02}")), own.clone(), now(999));
@@ -204,7 +220,7 @@ proptest! {
         risen in 0..SIZE,
     ) {
         let g = build(&nodes);
-        let mut e = engine(&g);
+        let mut e = mixed_engine(&g);
         for (node, own) in owns.iter().enumerate() {
             e.observe(&key(&format!("s{node:02}")), own.clone(), now(1));
         }
@@ -220,7 +236,7 @@ proptest! {
     #[test]
     fn only_the_affected_and_their_edges_are_visited(nodes in arbitrary_graph(), changed in 0..SIZE) {
         let g = build(&nodes);
-        let mut e = engine(&g);
+        let mut e = mixed_engine(&g);
         for node in 0..SIZE {
             e.observe(&key(&format!("s{node:02}")), up(), now(1));
         }
@@ -412,4 +428,93 @@ fn what_is_switched_on_again_has_lost_nothing() {
     assert_eq!((db(&e).severity(), app(&e).stopped_for.clone()), (4, None), "neither a failure of the system nor a reason to stop");
     e.observe(&key("db"), up(), now(3_000));
     assert_eq!(db(&e).history.epoch, Epoch::default(), "and nothing has returned");
+}
+
+fn parent() -> ObjectKey {
+    ObjectKey::new("MiniContainer", "n", "p")
+}
+
+/// An engine with one mini container over children of these severities; 0 = off.
+fn rolled(children: &[u8], allow_empty: bool) -> Engine {
+    let names: Vec<String> = (0..children.len()).map(|n| format!("c{n}")).collect();
+    let nodes = names.iter().map(|name| (key(name), vec![]));
+    let edges = names.iter().map(|name| Dependency::child(key(name))).collect();
+    let g = Graph::build(nodes.chain([(parent(), edges)]));
+    let mut e = Engine::default();
+    let rollup = Some(Rollup { allow_empty, deleting: false });
+    e.set_graph(&g, &|k| Settings { grace_ms: 30_000, critical: true, rollup: rollup.filter(|_| *k == parent()) }, now(0));
+    for (name, severity) in names.iter().zip(children) {
+        observe_severity(&mut e, name, *severity, 1_000);
+    }
+    e
+}
+
+fn observe_severity(e: &mut Engine, name: &str, severity: u8, at: u64) {
+    let own = match severity {
+        0 => Own::Off(Reason::Disabled),
+        1 => up(),
+        2 => Own::seen(Availability::AlmostAvailable, Reason::Reported, "so so"),
+        3 => Own::seen(Availability::PartiallyAvailable, Reason::SomeReplicasHealthy, "1 of 2"),
+        4 => Own::seen(Availability::TemporarilyUnavailable, Reason::Starting, "not yet"),
+        // It is critical: what needs a person has failed.
+        _ => Own::seen(Availability::Unavailable, Reason::ImageMissing, "no image"),
+    };
+    e.observe(&key(name), own, now(at));
+}
+
+#[test]
+fn a_mini_container_sums_up_its_children() {
+    let severity = |children: &[u8], allow_empty| rolled(children, allow_empty).snapshot().get(&parent()).unwrap().severity();
+    for (children, sum) in [
+        (&[1, 1, 1][..], 1),
+        (&[1, 3, 1], 2),
+        (&[2, 2], 2),
+        (&[1, 1, 4], 3),
+        (&[3, 4], 3),
+        (&[4, 4], 4),
+        (&[1, 5], 4),
+        (&[1, 0], 1),
+        (&[0, 4], 4),
+        (&[0, 0], 5),
+        (&[], 5),
+    ] {
+        assert_eq!(severity(children, false), sum, "{children:?}");
+    }
+    assert_eq!((severity(&[], true), severity(&[0], true)), (3, 3));
+}
+
+#[test]
+fn who_depends_on_a_mini_container_is_told_of_the_child() {
+    let names = ["a", "b"].map(key);
+    let edge = Edge { kind: Some("MiniContainer".into()), name: Some("p".into()), ..Edge::default() };
+    let g = Graph::build([
+        (names[0].clone(), vec![]),
+        (names[1].clone(), vec![]),
+        (parent(), names.iter().cloned().map(Dependency::child).collect()),
+        (key("app"), vec![Dependency::resolve(&"n".into(), &edge).unwrap()]),
+    ]);
+    let mut e = Engine::default();
+    let rollup = Some(Rollup { allow_empty: false, deleting: false });
+    e.set_graph(&g, &|k| Settings { grace_ms: 30_000, critical: false, rollup: rollup.filter(|_| *k == parent()) }, now(0));
+    for name in ["a", "b", "app"] {
+        e.observe(&key(name), up(), now(1_000));
+    }
+    assert_eq!((app(&e).severity(), app(&e).level), (1, 2));
+    e.observe(&key("a"), down(), now(2_000));
+    assert_eq!(app(&e).severity(), 1, "one child is enough to be used");
+    let changed = e.observe(&key("b"), down(), now(3_000));
+    assert_eq!(changed, [key("b"), parent(), key("app")]);
+    assert_eq!(app(&e).severity(), 4);
+    let paths: Vec<Vec<ObjectKey>> = app(&e).blocked_by.iter().map(|culprit| culprit.path.clone()).collect();
+    assert_eq!(paths, [vec![parent(), key("a")], vec![parent(), key("b")]]);
+    let view = e.snapshot().get(&parent()).cloned().unwrap();
+    assert_eq!(view.message, "none of 2 children is usable: n/a is TemporarilyUnavailable");
+    assert_eq!(view.down, Some(DownCause::Failed));
+    // A child that works less well concerns the parent and nobody else.
+    observe_severity(&mut e, "a", 1, 4_000);
+    observe_severity(&mut e, "b", 1, 4_000);
+    let before = e.stats();
+    observe_severity(&mut e, "b", 3, 5_000);
+    assert_eq!(e.stats().nodes - before.nodes, 2);
+    assert_eq!(e.snapshot().get(&parent()).unwrap().severity(), 2);
 }

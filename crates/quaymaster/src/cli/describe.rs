@@ -88,11 +88,17 @@ pub(crate) fn render(object: &Value, events: &Value, now: Timestamp, style: Styl
     let mut sheet = Sheet { text: String::new(), style };
     head(&mut sheet, object, now);
     let (spec, status) = (&object["spec"], &object["status"]);
-    if object["kind"] == "MiniService" {
+    if matches!(object["kind"].as_str(), Some("MiniService" | "MiniContainer")) {
         service_status(&mut sheet, object, now);
     }
     sheet.section("Spec", &output::yaml(spec));
     sheet.section("Conditions", &conditions(status, now));
+    if object["kind"] == "MiniContainer" {
+        let names: Vec<String> = list(&status["children"]["names"]).map(cell).collect();
+        sheet.section("Children", &if names.is_empty() { String::new() } else { format!("{}\n", names.join(", ")) });
+        sheet.section("Blocked by", &blocked_by(status, &cell(&object["metadata"]["name"]), style));
+        sheet.section("Dependents", &dependents(status));
+    }
     if object["kind"] == "MiniService" {
         sheet.section("Runs", &super::job::table(&status["job"]["lastRuns"], now));
         sheet.section("Output of the newest run", status["job"]["lastRuns"][0]["output"].as_str().unwrap_or_default());
@@ -118,6 +124,9 @@ fn head(sheet: &mut Sheet, object: &Value, now: Timestamp) {
     sheet.line("Kind", &cell(&object["kind"]));
     sheet.line("Labels", &pairs(&meta["labels"]));
     sheet.line("Annotations", &pairs(&meta["annotations"]));
+    let owners: Vec<String> =
+        list(&meta["ownerReferences"]).map(|owner| format!("{} {}", cell(&owner["kind"]), cell(&owner["name"]))).collect();
+    sheet.line("Owner", &owners.join(", "));
     let age = output::age(&meta["creationTimestamp"], now);
     if !age.is_empty() {
         sheet.line("Created", &format!("{age} ago ({})", cell(&meta["creationTimestamp"])));
@@ -169,6 +178,11 @@ fn service_status(sheet: &mut Sheet, object: &Value, now: Timestamp) {
     if let Some(replicas) = status["replicas"].as_object() {
         let number = |key: &str| replicas.get(key).map(cell).unwrap_or_default();
         sheet.line("Replicas", &format!("{} wanted, {} running, {} healthy", number("wanted"), number("running"), number("healthy")));
+    }
+    if let Some(children) = status["children"].as_object() {
+        let number = |key: &str| children.get(key).map(cell).unwrap_or_default();
+        let counts = ["total", "enabled", "usable", "available"].map(|key| format!("{} {key}", number(key)));
+        sheet.line("Children", &counts.join(", "));
     }
     sheet.line("Job", &super::job::summary(status, now));
     sheet.line("Revision", &cell(&status["revision"]));

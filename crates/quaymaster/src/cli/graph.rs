@@ -94,8 +94,16 @@ fn state(node: &Value) -> &str {
     node["availability"].as_str().unwrap_or("disabled")
 }
 
+/// What an edge does in one word.
+fn label(edge: &Value) -> String {
+    if edge["owns"] == true { "owns".to_owned() } else { cell(&edge["onDown"]) }
+}
+
 /// What an edge does, the defaults of reloads left out: `Block, start Wait, onUp Restart`.
 fn words(edge: &Value) -> String {
+    if edge["owns"] == true {
+        return "owns".to_owned();
+    }
     let mut words = cell(&edge["onDown"]);
     let start = cell(&edge["start"]);
     if !start.is_empty() {
@@ -163,13 +171,8 @@ fn dot(graph: &Value) -> String {
     }
     for edge in list(graph, "edges") {
         let style = if edge["counted"] == false { ", style=dashed" } else { "" };
-        let _ = writeln!(
-            out,
-            "  {} -> {} [label={}{style}];",
-            quoted(&cell(&edge["from"])),
-            quoted(&cell(&edge["to"])),
-            quoted(&cell(&edge["onDown"]))
-        );
+        let _ =
+            writeln!(out, "  {} -> {} [label={}{style}];", quoted(&cell(&edge["from"])), quoted(&cell(&edge["to"])), quoted(&label(edge)));
     }
     out.push_str("}\n");
     out
@@ -188,7 +191,7 @@ fn mermaid(graph: &Value) -> String {
     for edge in list(graph, "edges") {
         let (Some(from), Some(to)) = (names.get(&cell(&edge["from"])), names.get(&cell(&edge["to"]))) else { continue };
         let line = if edge["counted"] == false { "-.->" } else { "-->" };
-        let _ = writeln!(out, "  {from} {line}|{}| {to}", cell(&edge["onDown"]));
+        let _ = writeln!(out, "  {from} {line}|{}| {to}", label(edge));
     }
     out
 }

@@ -151,7 +151,7 @@ mod tests {
             assert_eq!(kind(word).unwrap().0.kind, "Network");
         }
         assert_eq!(kind("ev").unwrap().0.kind, "Event");
-        assert!(kind("lease").unwrap_err().contains("miniservices or msvc, networks or qnet"));
+        assert!(kind("lease").unwrap_err().contains("miniservices or msvc, minicontainers or mctr, networks or qnet"));
     }
 
     #[test]
@@ -172,12 +172,12 @@ mod tests {
     #[test]
     fn selections() {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let (svc, net) = (kind("msvc").unwrap(), kind("qnet").unwrap());
+        let (svc, parent, net) = (kind("msvc").unwrap(), kind("mctr").unwrap(), kind("qnet").unwrap());
         let named = |kind, name: &str| Target { kind, name: name.to_owned() };
         let table = [
             ("msvc", Selection::Kinds(vec![svc])),
             ("msvc,qnet", Selection::Kinds(vec![svc, net])),
-            ("all", Selection::Kinds(vec![svc, net])),
+            ("all", Selection::Kinds(vec![svc, parent, net])),
             ("msvc a b", Selection::Objects(vec![named(svc, "a"), named(svc, "b")])),
             ("msvc/a qnet/b", Selection::Objects(vec![named(svc, "a"), named(net, "b")])),
         ];

@@ -99,7 +99,7 @@ fn schemas_and_completions() {
     assert!(json(&["schema"]).is_object());
     assert_eq!(json(&["schema", "msvc"])["properties"]["kind"]["enum"][0], "MiniService");
     let crds = run(&["schema", "--crd"], folder.path()).out;
-    assert_eq!(crds.matches("kind: CustomResourceDefinition").count(), 2);
+    assert_eq!(crds.matches("kind: CustomResourceDefinition").count(), 3);
     for shell in ["bash", "zsh", "fish"] {
         let ran = run(&["completions", shell], folder.path());
         assert!(ran.code == 0 && ran.out.contains("validate"), "{shell}");
