@@ -87,7 +87,7 @@ pub(crate) fn event_rows(list: &Value, now: Timestamp, with_object: bool) -> Vec
     events.into_iter().map(|event| row(event, now, with_object)).collect()
 }
 
-fn last_seen(event: &Value) -> Option<&str> {
+pub(crate) fn last_seen(event: &Value) -> Option<&str> {
     ["lastTimestamp", "eventTime", "firstTimestamp"].iter().find_map(|key| event[*key].as_str())
 }
 

@@ -1,37 +1,13 @@
-//! `explain`, `schema`, `completions`, `version`: what the program knows by itself.
+//! `schema`, `completions`, `version`: what the program knows by itself.
 
 use clap::{Args, ValueEnum};
 use clap_complete::Shell;
-use qm_api::codes::Code;
 use qm_api::meta::API_VERSION;
 use qm_api::{registry, schema as schemas};
 use serde_json::{Value, json};
 
 use super::{CliError, Connect, Done, End};
 use crate::output;
-
-/// Explain an error code
-#[derive(Clone, Debug, Args)]
-#[command(after_help = "\
-Examples:
-  quaymaster explain QM0007
-  quaymaster explain")]
-pub(crate) struct ExplainArgs {
-    /// The code; without one, all are listed
-    #[arg(value_name = "CODE")]
-    code: Option<String>,
-}
-
-pub(crate) fn explain(args: &ExplainArgs) -> Done {
-    let Some(text) = &args.code else {
-        let list: String = Code::all().map(|code| format!("{code}  {}\n", code.title())).collect();
-        output::print(&list)?;
-        return Ok(End::Fine);
-    };
-    let code = Code::parse(text).ok_or_else(|| CliError::Usage(format!("there is no code {text}; `quaymaster explain` lists all")))?;
-    output::print(&format!("{}\n", code.page().trim_end()))?;
-    Ok(End::Fine)
-}
 
 /// Print the JSON Schema or the CRD of a kind
 #[derive(Clone, Debug, Args)]

@@ -7,6 +7,7 @@ mod cause;
 pub(crate) mod demo;
 pub(crate) mod describe;
 pub(crate) mod events;
+mod explain;
 pub(crate) mod get;
 pub(crate) mod graph;
 pub(crate) mod init;
@@ -81,7 +82,7 @@ pub(crate) enum Command {
     Job(job::JobArgs),
     Backup(store::BackupArgs),
     Restore(store::RestoreArgs),
-    Explain(misc::ExplainArgs),
+    Explain(explain::ExplainArgs),
     Schema(misc::SchemaArgs),
     Completions(misc::CompletionsArgs),
     Version(misc::VersionArgs),
@@ -249,7 +250,7 @@ fn dispatch(command: Command) -> Done {
         Command::Job(args) => block_on(job::job(&args)),
         Command::Backup(args) => block_on(store::backup(&args)),
         Command::Restore(args) => store::restore(&args),
-        Command::Explain(args) => misc::explain(&args),
+        Command::Explain(args) => block_on(explain::explain(&args)),
         Command::Schema(args) => misc::schema(&args),
         Command::Completions(args) => misc::completions(&args, &mut Cli::command()),
         Command::Version(args) => block_on(misc::version(&args)),
