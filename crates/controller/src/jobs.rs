@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is asked.
 const TRIES: u32 = 3;
 
+/// How a run of a job may end, in metrics.
+pub(crate) const RUN_ENDS: [&str; 3] = ["succeeded", "failed", "skipped"];
+
 impl Controller {
     /// Makes durable what a plan has to note of a job; gives whether there was anything.
     ///
@@ -95,6 +98,11 @@ impl Controller {
                     Meaning::TriedAgain => (EventType::Warning, Reason::JobFailed, "; it is tried again"),
                     Meaning::Failed => (EventType::Warning, Reason::JobFailed, "; the run has failed"),
                 };
+                match meaning {
+                    Meaning::Succeeded => self.count_run(key, "succeeded"),
+                    Meaning::Failed => self.count_run(key, "failed"),
+                    Meaning::GoesOn | Meaning::TriedAgain => {}
+                }
                 self.tell(key, kind, reason, format!("run {run}, {} {}{what}", part(result), result.message));
             }
             Note::Vanished { run, result } => {
@@ -107,6 +115,7 @@ impl Controller {
                     Skip::StillRunning => "the one before still runs",
                 };
                 let message = format!("{runs} due at {} is left out: {why}", due.to_seconds_string());
+                self.count_run(key, "skipped");
                 self.tell(key, EventType::Normal, Reason::RunSkipped, message);
             }
             Note::Closed { run, .. } => {
@@ -114,6 +123,17 @@ impl Controller {
             }
             Note::From(_) | Note::Opened(_) | Note::Begun { .. } => {}
         }
+    }
+
+    /// The counters of a job are there before its first run.
+    pub(crate) fn count_runs_from_zero(&self, key: &ObjectKey) {
+        for result in RUN_ENDS {
+            self.metrics.job_runs.with_label_values(&[&*key.namespace, &*key.name, result]).inc_by(0);
+        }
+    }
+
+    fn count_run(&self, key: &ObjectKey, result: &str) {
+        self.metrics.job_runs.with_label_values(&[&*key.namespace, &*key.name, result]).inc();
     }
 
     /// How a job stands by what the store remembers, before anybody has looked at the engine.

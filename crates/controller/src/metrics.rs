@@ -31,6 +31,12 @@ pub struct Metrics {
     pub lock_held: IntGaugeVec,
     /// Whether a dependency is usable, by edge.
     pub dependency_up: IntGaugeVec,
+    /// Severity of a mini container from 1 to 6.
+    pub parent_availability: IntGaugeVec,
+    /// Reloads that were begun because of a dependency, by verb.
+    pub reloads: IntCounterVec,
+    /// Runs of jobs that ended, by result (`succeeded`, `failed`, `skipped`).
+    pub job_runs: IntCounterVec,
     /// Steps taken, by verb and result.
     pub steps: IntCounterVec,
     /// Drift found, by kind and field.
@@ -103,6 +109,17 @@ impl Metrics {
                 &["namespace", "service", "mode"],
             )?,
             dependency_up: gauges("quaymaster_dependency_up", "Whether a dependency is usable", &["namespace", "from", "to"])?,
+            parent_availability: gauges(
+                "quaymaster_mini_container_availability",
+                "Availability of the children of a mini container together, from 1 (best) to 6",
+                &["namespace", "name"],
+            )?,
+            reloads: counter(
+                "quaymaster_reloads_total",
+                "Reloads begun because a dependency returned or changed, by verb",
+                &["namespace", "service", "verb"],
+            )?,
+            job_runs: counter("quaymaster_job_runs_total", "Runs of jobs that ended, by result", &["namespace", "job", "result"])?,
             steps: counter("quaymaster_steps_total", "Steps taken, by verb and result", &["verb", "result"])?,
             drift: counter("quaymaster_drift_total", "Differences made by others", &["kind", "field"])?,
             frozen: gauges("quaymaster_source_frozen", "Whether a namespace stays at its last good manifests", &["namespace"])?,

@@ -62,6 +62,7 @@ impl Controller {
         self.put_record(&mut tx, record_key(RELOADS, key), &memory);
         if let Some(pending) = pending {
             tracing::info!(object = %key, verb = ?pending.verb, "reloads: {}", pending.triggers.join(", "));
+            self.metrics.reloads.with_label_values(&[&*key.namespace, &*key.name, pending.verb.word()]).inc();
             self.put_record(&mut tx, record_key(PENDING_RELOAD, key), &pending);
         }
         tx.commit(Durability::Durable).await.map(drop)

@@ -21,12 +21,14 @@ use qm_plan::kinds::network::current;
 use qm_plan::observed::ServiceView;
 use qm_plan::own::{healthy_at, replicas};
 use qm_plan::plan::Finding;
+use qm_plan::reload::{Verb, reacts};
 use qm_store::{Durability, Store, StoreError};
 use serde_json::Value;
 
 use crate::controller::{Controller, Memory};
 use crate::events::EventType;
 use crate::intents;
+use crate::jobs::RUN_ENDS;
 use crate::records::{EPOCH, EpochRecord, epoch};
 
 /// Dependents named in a status.
@@ -149,6 +151,9 @@ impl Controller {
         let changed_by = lock.as_ref().and_then(|lock| lock.holder.as_deref());
         let usable = node.usable() && changed_by.is_none();
         self.set_metrics(key, node, suspended.is_some(), lock.as_ref().map(|lock| lock.mode), &snapshot);
+        if desired.job().is_some() {
+            self.count_runs_from_zero(key);
+        }
         let (reason, message) = match (&pulling, changed_by) {
             (Some(words), _) if !node.usable() => (Reason::Pulling, words.clone()),
             (_, Some(holder)) if node.usable() => (Reason::Changing, format!("{holder} changes it")),
@@ -214,6 +219,7 @@ impl Controller {
         let node = snapshot.get(key)?;
         let graph = self.world.graph();
         let children: Vec<&ObjectKey> = graph.dependencies(key).iter().map(|child| &child.on).collect();
+        self.metrics.parent_availability.with_label_values(&[&*key.namespace, &*key.name]).set(i64::from(node.severity()));
         let counts = counts(children.iter().map(|child| snapshot.get(child).map(std::convert::AsRef::as_ref)));
         let dependents = graph.dependents(key);
         let old: Option<MiniContainerStatus> = object.decode_status().ok().flatten();
@@ -327,6 +333,12 @@ impl Controller {
             let labels = [labels[0], labels[1], mode.word()];
             self.metrics.lock_held.with_label_values(&labels).set(i64::from(lock == Some(mode)));
         }
+        // Counters that are there before the first event: an increase from nothing is none to who looks at it.
+        if node.dependencies.iter().any(reacts) {
+            for verb in Verb::ALL {
+                self.metrics.reloads.with_label_values(&[labels[0], labels[1], verb.word()]).inc_by(0);
+            }
+        }
         self.metrics.suspended.with_label_values(&[&key.kind, &key.namespace, &key.name]).set(i64::from(suspended));
         for dependency in node.dependencies.iter() {
             let up = snapshot.get(&dependency.on).is_some_and(|v| v.usable());
@@ -337,6 +349,16 @@ impl Controller {
     fn drop_metrics(&self, key: &ObjectKey) {
         let labels: [&str; 2] = [&key.namespace, &key.name];
         // A sample that was never there is as gone as it should be.
+        if key.kind == mini_container::KIND {
+            drop(self.metrics.parent_availability.remove_label_values(&labels));
+            return;
+        }
+        for verb in Verb::ALL {
+            drop(self.metrics.reloads.remove_label_values(&[labels[0], labels[1], verb.word()]));
+        }
+        for result in RUN_ENDS {
+            drop(self.metrics.job_runs.remove_label_values(&[labels[0], labels[1], result]));
+        }
         drop(self.metrics.availability.remove_label_values(&labels));
         drop(self.metrics.usable.remove_label_values(&labels));
         for mode in [LockMode::Use, LockMode::Change] {

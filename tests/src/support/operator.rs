@@ -46,7 +46,8 @@ pub struct Operator {
     /// How it is run; changes count from the next start on.
     pub setup: Setup,
     home: TempDir,
-    metrics: SocketAddr,
+    /// Where its metrics are.
+    pub metrics: SocketAddr,
     process: Option<Child>,
 }
 

@@ -15,6 +15,7 @@ mod kill_points;
 mod leaves;
 mod locks;
 mod mission;
+mod monitoring;
 mod moving;
 mod platform;
 mod pulls;
