@@ -134,6 +134,8 @@ fn plan(example: &Example) -> Planned {
         let object = object(candidate);
         match candidate.key.kind.as_str() {
             "Network" => networks.push(DesiredNetwork::from_object(&object).expect("an admitted network has a desired form")),
+            // It has nothing on the engine.
+            "MiniContainer" => {}
             _ => {
                 let files = files(example, candidate);
                 services.push(DesiredService::from_object(&object, &files).expect("an admitted service has a desired form"));
