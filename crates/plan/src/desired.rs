@@ -2,13 +2,15 @@
 //!
 //! The store keeps what the user wrote; defaults live here, so that a later release may change one without touching stored objects.
 
+mod external;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use qm_api::conditions::Reason;
 use qm_api::graph::Dependency;
 use qm_api::kinds::mini_container::MiniContainerSpec;
-use qm_api::kinds::mini_service::{Concurrency, DriftMode, Job, JobStep, MiniServiceSpec, MissedRuns, Probe};
+use qm_api::kinds::mini_service::{Concurrency, DriftMode, Job, JobStep, MiniServiceSpec, MissedRuns};
 use qm_api::kinds::network::NetworkSpec;
 use qm_api::meta::{Object, ObjectKey};
 use qm_api::name::Name;
@@ -20,6 +22,8 @@ use qm_api::spec::health::Health;
 use qm_api::spec::quantity::{Cpus, Duration, Size};
 
 use crate::availability::Rollup;
+use external::external_kind;
+pub use external::{DesiredExternal, Login, ServerAddress};
 
 /// Content of files that a spec refers to, by the reference as the spec writes it.
 pub type Files = BTreeMap<String, Arc<[u8]>>;
@@ -300,17 +304,31 @@ pub enum HealthKind {
         /// Header fields.
         headers: BTreeMap<String, String>,
     },
+    /// PING in the protocol of Redis.
+    Redis {
+        /// Where.
+        at: ServerAddress,
+        /// Who logs in.
+        login: Login,
+    },
+    /// A query in the protocol of PostgreSQL.
+    Postgres {
+        /// Where.
+        at: ServerAddress,
+        /// Who logs in.
+        login: Login,
+        /// To which database; the user's own when absent.
+        database: Option<String>,
+    },
+    /// The health of a Vault.
+    Vault {
+        /// Where.
+        at: ServerAddress,
+    },
     /// A command in the container.
     Command(Vec<String>),
     /// The image's own HEALTHCHECK.
     Image,
-}
-
-/// An external service as wanted.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DesiredExternal {
-    /// How it is probed.
-    pub check: HealthCheck,
 }
 
 /// A part of an app as wanted.
@@ -744,26 +762,6 @@ fn container_kind(health: &Health) -> Option<HealthKind> {
         return Some(HealthKind::Command(health.command.clone()));
     }
     health.image.as_ref().map(|_| HealthKind::Image)
-}
-
-fn external_kind(probe: &Probe) -> Option<HealthKind> {
-    if let Some(tcp) = &probe.tcp {
-        return Some(HealthKind::Tcp { host: tcp.host.clone(), port: tcp.port });
-    }
-    let http = probe.http.as_ref()?;
-    let rest = http.url.strip_prefix("http://")?;
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => (host, port.parse().ok()?),
-        _ => (authority, 80),
-    };
-    Some(HealthKind::Http {
-        host: host.trim_matches(['[', ']']).to_owned(),
-        port,
-        path: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
-        status: http.status,
-        headers: BTreeMap::new(),
-    })
 }
 
 fn health_check(kind: HealthKind, timing: &Health) -> HealthCheck {

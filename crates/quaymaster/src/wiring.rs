@@ -17,6 +17,7 @@ use qm_controller::dial::{self, Address, Dial};
 use qm_controller::docker::{Docker, Facts};
 use qm_controller::instance::InstanceLock;
 use qm_controller::ports::ActRequest;
+use qm_controller::probe::Passwords;
 use qm_controller::pulls;
 use qm_controller::run::{Config, OnConnect, Operator};
 use qm_controller::shadow::plan_offline;
@@ -116,6 +117,7 @@ pub(crate) struct Parts {
     pub(crate) observe: bool,
     pub(crate) on_connect: OnConnect,
     pub(crate) pulls: pulls::Settings,
+    pub(crate) probe_passwords: Passwords,
 }
 
 /// An operator at work, with everything around it.
@@ -152,6 +154,7 @@ impl Running {
             sources: parts.manifests.iter().map(|s| Name::from(s.id.as_str())).collect(),
             on_connect: parts.on_connect,
             pulls: parts.pulls,
+            probe_passwords: parts.probe_passwords,
         })?);
         if parts.observe {
             observe(&operator).await?;
@@ -221,6 +224,7 @@ async fn serve(args: RunArgs, world: World, pulls: pulls::Settings) -> anyhow::R
         metrics: args.metrics,
         observe: args.observe,
         pulls,
+        probe_passwords: Passwords::of(args.probe_credentials.clone()),
     })
     .await?;
     tracing::info!(socket = %args.socket.display(), instance = args.instance, "running");

@@ -319,6 +319,7 @@ impl Stage {
             sources: vec![PLACE.into()],
             on_connect: Arc::new(|_| Ok(())),
             pulls: qm_controller::pulls::Settings::default(),
+            probe_passwords: qm_controller::probe::Passwords::default(),
         });
         let operator = Arc::new(operator.expect("an operator starts on a simulated engine"));
         let router = qm_apiserver::router(store.clone(), quaymaster::ports::ports(&operator, &clock));

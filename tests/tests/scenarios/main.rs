@@ -18,5 +18,6 @@ mod mission;
 mod monitoring;
 mod moving;
 mod platform;
+mod probes;
 mod pulls;
 mod repairs;

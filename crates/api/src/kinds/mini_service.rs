@@ -13,6 +13,7 @@ use crate::lock::LockStatus;
 use crate::name::Name;
 use crate::spec::container::{Container, SecretUse};
 use crate::spec::edge::{Edge, OnDown};
+use crate::spec::external::{Protocol, ServerUrl};
 pub use crate::spec::job::{Concurrency, Job, JobRun, JobState, JobStatus, JobStep, MissedRuns};
 use crate::spec::names;
 use crate::spec::quantity::{Duration, Scalar};
@@ -100,13 +101,13 @@ pub struct Probe {
     /// A command in a container of its own (not supported yet).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<ExternalCommand>,
-    /// A PostgreSQL server (not supported yet).
+    /// A PostgreSQL server: it lets the user in and answers a query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<ExternalServer>,
-    /// A Redis server (not supported yet).
+    /// A Redis server: it answers PING.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<ExternalServer>,
-    /// A Vault or OpenBao server (not supported yet).
+    /// A Vault or OpenBao server: it is unsealed and serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vault: Option<ExternalServer>,
 }
@@ -150,8 +151,16 @@ pub struct ExternalCommand {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalServer {
-    /// Its address.
+    /// Its address: `redis://HOST:PORT`, `postgres://HOST:PORT/DATABASE` or, for Vault, `http://HOST:PORT`. The port may be left out.
+    #[schemars(length(min = 8))]
     pub url: String,
+    /// Who logs in. Default: nobody for Redis, `postgres` for PostgreSQL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The name of the file that has the password, in the folder that `quaymaster run --probe-credentials DIR` names. Without it, a server
+    /// that asks for a password counts as there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
 }
 
 /// A part of an app.
@@ -411,6 +420,25 @@ fn validate_logical(rules: &mut Rules, at: &FieldPath, logical: &Logical) {
     }
 }
 
+fn validate_server(rules: &mut Rules, at: &FieldPath, server: &ExternalServer, protocol: Protocol) {
+    if let Err(problem) = ServerUrl::parse(&server.url, protocol) {
+        rules.error(Code::BadFormat, &at.key("url"), problem, format!("write it as {}", protocol.example()));
+    }
+    if protocol == Protocol::Vault && server.url.starts_with("https://") {
+        rules.not_supported(&at.key("url"), "a probe over TLS", "use `http://`, or `tcp`");
+    }
+    if let Some(name) = &server.password
+        && let Some(problem) = names::label_error(name)
+    {
+        rules.error(Code::BadName, &at.key("password"), format!("`{name}` is no name of a file with a password"), problem);
+    }
+    let is_vault = protocol == Protocol::Vault;
+    for (field, _) in [("user", &server.user), ("password", &server.password)].into_iter().filter(|(_, given)| given.is_some() && is_vault)
+    {
+        rules.error(Code::BadCombination, &at.key(field), "the health of a Vault is told to everybody", "remove it");
+    }
+}
+
 fn validate_external(rules: &mut Rules, at: &FieldPath, external: &External) {
     let probe = &external.probe;
     let below = at.key("probe");
@@ -423,9 +451,12 @@ fn validate_external(rules: &mut Rules, at: &FieldPath, external: &External) {
         ("vault", probe.vault.is_some()),
     ];
     rules.exactly_one(&below, &forms);
-    for (form, is_given) in &forms[2..] {
-        if *is_given {
-            rules.not_supported(&below.key(form), &format!("the probe `{form}`"), "use `tcp` or `http`");
+    if probe.command.is_some() {
+        rules.not_supported(&below.key("command"), "the probe `command`", "use `tcp`, `http`, `redis`, `postgres` or `vault`");
+    }
+    for (server, protocol) in [(&probe.postgres, Protocol::Postgres), (&probe.redis, Protocol::Redis), (&probe.vault, Protocol::Vault)] {
+        if let Some(server) = server {
+            validate_server(rules, &below.key(protocol.field()), server, protocol);
         }
     }
     if let Some(http) = &probe.http {

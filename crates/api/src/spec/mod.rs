@@ -7,6 +7,7 @@ pub mod container;
 pub mod cron;
 pub mod edge;
 pub mod env_file;
+pub mod external;
 pub mod health;
 pub mod image;
 pub mod job;

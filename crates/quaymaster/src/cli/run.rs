@@ -58,6 +58,9 @@ pub(crate) struct RunArgs {
     /// How many images are pulled at once
     #[arg(long, value_name = "N", default_value = "3", value_parser = parallel)]
     parallel_pulls: NonZeroUsize,
+    /// The folder with the passwords that probes of databases may use: one file each, named by `password` in the manifest, read at every probe
+    #[arg(long, value_name = "DIR")]
+    pub(crate) probe_credentials: Option<PathBuf>,
     /// Start with everything suspended: observe and report, write nothing
     #[arg(long)]
     pub(crate) observe: bool,

@@ -86,6 +86,7 @@ async fn start(folder: &Folder, sim: &Sim) -> anyhow::Result<Running> {
         metrics: None,
         observe: false,
         pulls: qm_controller::pulls::Settings::default(),
+        probe_passwords: qm_controller::probe::Passwords::default(),
         // Nobody else can reach this engine.
         on_connect: Arc::new(|_| Ok(())),
     })

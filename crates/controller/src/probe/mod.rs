@@ -1,6 +1,8 @@
 //! Owns health probes: one task a running container (or external service) with a declared check. Quick while it starts, at the declared
 //! pace afterwards (DESIGN 3.6). A probe never changes anything; it only tells the world what it found.
 
+mod servers;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,8 @@ use crate::dial::{Address, Dial, Stream};
 use crate::docker::{Docker, DockerError};
 use crate::world::{ProbeTarget, World};
 
+pub use servers::Passwords;
+
 /// The pace while something starts: from here ..
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// .. to here, or the declared interval where that is shorter.
@@ -31,7 +35,7 @@ const BODY_LIMIT: usize = 64 * 1024;
 type Key = (ObjectKey, Option<Name>);
 
 /// Keeps one task for each thing that is to be probed. Ends with its future; its tasks end with it.
-pub async fn run(world: Arc<World>, dial: Dial, docker: Docker) {
+pub async fn run(world: Arc<World>, dial: Dial, docker: Docker, passwords: Passwords) {
     let mut tasks: BTreeMap<Key, Task> = BTreeMap::new();
     loop {
         for key in world.next_probe_batch().await {
@@ -45,7 +49,7 @@ pub async fn run(world: Arc<World>, dial: Dial, docker: Docker) {
             }
             for (name, target) in targets {
                 tasks.entry(name).or_insert_with(|| {
-                    let probe = probe(world.clone(), dial.clone(), docker.clone(), key.clone(), target.clone());
+                    let probe = probe(world.clone(), dial.clone(), docker.clone(), passwords.clone(), key.clone(), target.clone());
                     Task { target, handle: tokio::spawn(probe) }
                 });
             }
@@ -65,7 +69,7 @@ impl Drop for Task {
 }
 
 /// Probes one target for ever.
-async fn probe(world: Arc<World>, dial: Dial, docker: Docker, key: ObjectKey, target: ProbeTarget) {
+async fn probe(world: Arc<World>, dial: Dial, docker: Docker, passwords: Passwords, key: ObjectKey, target: ProbeTarget) {
     let started = world.clock.mono_ms();
     let mut state = Judge::default();
     let mut pause = first_pause(&target.check);
@@ -73,7 +77,7 @@ async fn probe(world: Arc<World>, dial: Dial, docker: Docker, key: ObjectKey, ta
         let limit = Duration::from_millis(target.check.timeout_ms);
         let outcome = match &target.check.kind {
             HealthKind::Command(command) => run_command(&docker, &target, command, limit).await,
-            _ => match tokio::time::timeout(limit, check(&dial, &target)).await {
+            _ => match tokio::time::timeout(limit, check(&dial, &passwords, &target)).await {
                 Ok(outcome) => outcome,
                 Err(_) => Some(Err(format!("no answer within {} ms", target.check.timeout_ms))),
             },
@@ -160,11 +164,21 @@ impl Judge {
 type Outcome = Option<Result<(), String>>;
 
 /// One check.
-async fn check(dial: &Dial, target: &ProbeTarget) -> Outcome {
+async fn check(dial: &Dial, passwords: &Passwords, target: &ProbeTarget) -> Outcome {
     match &target.check.kind {
         HealthKind::Tcp { host, port } => each_address(target, host, |host| tcp(dial, host, *port)).await,
         HealthKind::Http { host, port, path, status, headers } => {
-            each_address(target, host, |host| http(dial, host, *port, path, *status, headers)).await
+            let judge = |code: u16| match status.map_or((200..400).contains(&code), |wanted| wanted == code) {
+                true => Ok(()),
+                false => Err(format!("GET {path} answered {code}")),
+            };
+            each_address(target, host, |host| http(dial, host, *port, path, &judge, headers)).await
+        }
+        HealthKind::Redis { at, login } => servers::redis(dial, passwords, at, login).await,
+        HealthKind::Postgres { at, login, database } => servers::postgres(dial, passwords, at, login, database.as_deref()).await,
+        HealthKind::Vault { at } => {
+            let path = "/v1/sys/health?standbyok=true&perfstandbyok=true";
+            http(dial, at.host.clone(), at.port, path, &servers::vault_answer, &BTreeMap::new()).await
         }
         HealthKind::Command(_) | HealthKind::Image => Some(Ok(())),
     }
@@ -219,9 +233,12 @@ async fn tcp(dial: &Dial, host: String, port: u16) -> Outcome {
     }
 }
 
-async fn http(dial: &Dial, host: String, port: u16, path: &str, status: Option<u16>, headers: &BTreeMap<String, String>) -> Outcome {
+/// What a status of an answer means.
+type Meaning<'a> = &'a (dyn Fn(u16) -> Result<(), String> + Send + Sync);
+
+async fn http(dial: &Dial, host: String, port: u16, path: &str, meaning: Meaning<'_>, headers: &BTreeMap<String, String>) -> Outcome {
     match dial(Address::Tcp(host.clone(), port)).await {
-        Ok(stream) => Some(get(stream, &host, port, path, status, headers).await),
+        Ok(stream) => Some(get(stream, &host, port, path, meaning, headers).await),
         Err(error) if is_our_own(&error) => None,
         Err(error) => Some(Err(format!("port {port}: {error}"))),
     }
@@ -232,7 +249,7 @@ async fn get(
     host: &str,
     port: u16,
     path: &str,
-    status: Option<u16>,
+    meaning: Meaning<'_>,
     headers: &BTreeMap<String, String>,
 ) -> Result<(), String> {
     let (mut sender, connection) =
@@ -253,8 +270,7 @@ async fn get(
                 break;
             }
         }
-        let is_wanted = status.map_or((200..400).contains(&code), |wanted| wanted == code);
-        if is_wanted { Ok(()) } else { Err(format!("GET {path} answered {code}")) }
+        meaning(code)
     };
     // The connection must be driven for the exchange to go on, and ends with it.
     let mut connection = std::pin::pin!(connection);
