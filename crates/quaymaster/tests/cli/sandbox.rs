@@ -160,12 +160,16 @@ fn the_demo_tells_its_story() {
         "there is no field `onDwn` in `spec.dependsOn[1]`",
         "apps/apps.yaml:118:25",
         "help: did you mean `onDown`?",
-        "$ quaymaster suspend msvc/postgres -n notify",
-        "notify/postgres  TemporarilyUnavailable: Exited",
-        "keeps down 2 services: notify/admin, notify/api",
-        "[\"api\",\"postgres\"]",
-        "$ quaymaster resume msvc/postgres -n notify",
-        "22 of 22 usable again",
+        "$ bao operator seal",
+        "vault      0       TemporarilyUnavailable   false    ProbeFailed",
+        "secure/payments may not be used",
+        "└─ needs (Block) secure/db-login",
+        "└─ needs (Block) secure/vault",
+        "it is",
+        "No container was stopped or restarted.",
+        "$ bao operator unseal",
+        "restart replica 1: secure/vault",
+        "db-login restarted once, as it asked for; jwt,",
     ];
     let mut rest = out.as_str();
     for part in parts {

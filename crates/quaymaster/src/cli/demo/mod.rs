@@ -4,6 +4,7 @@
 mod files;
 mod story;
 mod terminal;
+mod vault;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 use self::files::Folder;
 use self::story::Story;
+use self::vault::Vault;
 use super::{CliError, Done, End};
 use crate::wiring::{self, Parts, Running};
 use crate::{output, sandbox};
@@ -55,8 +57,9 @@ async fn play(fast: bool) -> Done {
     });
     terminal::opening(&folder.manifests())?;
     let started = Instant::now();
-    let running = start(&folder, &sim).await.map_err(|error| CliError::because("the operator cannot start", error))?;
-    let story = Story::new(&folder, sim, started, fast);
+    let vault = Vault::default();
+    let running = start(&folder, &sim, &vault).await.map_err(|error| CliError::because("the operator cannot start", error))?;
+    let story = Story::new(&folder, sim, vault, started, fast);
     let told = tokio::task::spawn_blocking(move || story.tell());
     let end = tokio::select! {
         biased;
@@ -73,12 +76,12 @@ async fn play(fast: bool) -> Done {
     end
 }
 
-async fn start(folder: &Folder, sim: &Sim) -> anyhow::Result<Running> {
+async fn start(folder: &Folder, sim: &Sim, vault: &Vault) -> anyhow::Result<Running> {
     let manifests = super::run::source(&format!("platform={}", folder.manifests().display())).map_err(anyhow::Error::msg)?;
     Running::start(Parts {
         instance: "demo".to_owned(),
         engine: Address::InProcess,
-        dial: sandbox::dial(sim.clone()),
+        dial: vault.beside(sandbox::dial(sim.clone())),
         data_dir: folder.path().join("data"),
         socket: folder.path().join(story::SOCKET),
         manifests: vec![manifests],

@@ -14,11 +14,14 @@ use tokio::time::Instant;
 
 use super::files::Folder;
 use super::terminal::{command, heading, shown, told};
+use super::vault::Vault;
 use crate::cli::target::BASE;
 use crate::cli::{Cli, CliError, Done, End, dispatch};
 use crate::client::{Client, ClientError};
 use crate::output::{self, Tone, cell};
 
+/// The manifests of the last act.
+const VAULT: &str = include_str!("vault.yaml");
 /// The operator's socket in the folder.
 pub(super) const SOCKET: &str = "qm.sock";
 /// How long anything may take.
@@ -36,23 +39,24 @@ pub(super) struct Story {
     socket: PathBuf,
     manifests: PathBuf,
     sim: Sim,
+    vault: Vault,
     started: Instant,
     fast: bool,
     runtime: tokio::runtime::Handle,
 }
 
 impl Story {
-    pub(super) fn new(folder: &Folder, sim: Sim, started: Instant, fast: bool) -> Self {
+    pub(super) fn new(folder: &Folder, sim: Sim, vault: Vault, started: Instant, fast: bool) -> Self {
         let socket = folder.path().join(SOCKET);
         let runtime = tokio::runtime::Handle::current();
-        Self { client: Client::new(&socket), socket, manifests: folder.manifests(), sim, started, fast, runtime }
+        Self { client: Client::new(&socket), socket, manifests: folder.manifests(), sim, vault, started, fast, runtime }
     }
 
     pub(super) fn tell(&self) -> Done {
         self.deploy()?;
         self.drift()?;
         self.mistake()?;
-        self.person()?;
+        self.vault()?;
         self.farewell()?;
         Ok(End::Fine)
     }
@@ -120,33 +124,65 @@ impl Story {
         self.pause(1)
     }
 
-    fn person(&self) -> Step {
-        heading(4, "A person takes the operator's hands off, and gives them back")?;
-        self.run("quaymaster suspend msvc/postgres -n notify")?;
-        command("docker stop notify-postgres-1")?;
-        self.docker("POST", "/containers/notify-postgres-1/stop")?;
-        shown("notify-postgres-1")?;
-        let admin = self.until("notify/admin to be blocked by notify/postgres", || {
-            let admin = self.service("admin")?;
-            let blocked = admin["status"]["blockedBy"].as_array();
-            Ok(blocked.is_some_and(|list| list.iter().any(|culprit| culprit["name"] == "postgres")).then_some(admin))
-        })?;
+    fn vault(&self) -> Step {
+        heading(4, "Vault lost and found: each follows its edge, and heals by itself")?;
+        let file = self.manifests.join("vault.yaml");
+        command(&format!("cp vault.yaml {}", self.manifests.display()))?;
+        std::fs::write(&file, VAULT).map_err(|error| CliError::because(format!("{} cannot be written", file.display()), error))?;
+        self.until("the services of secure to be usable", || Ok(self.are_usable(4)?.then_some(())))?;
+        let before = self.lives()?;
+        self.run("quaymaster graph -n secure")?;
+        self.pause(2)?;
+        command("bao operator seal")?;
+        shown("Success! Vault is sealed.")?;
+        self.vault.seal(true);
+        self.until("the loss of secure/vault to be seen", || Ok((self.secure("vault")?["status"]["usable"] == false).then_some(())))?;
+        self.run("quaymaster get msvc -n secure")?;
+        told(Tone::Good, "db-login tolerates the loss for two seconds; jwt has its keys and does not care.")?;
+        self.until("secure/payments to be blocked", || Ok((self.secure("payments")?["status"]["usable"] == false).then_some(())))?;
+        self.run("quaymaster explain msvc/payments -n secure")?;
+        self.pause(3)?;
+        let unchanged = self.lives()? == before;
+        told(
+            Tone::Good,
+            if unchanged { "No container was stopped or restarted." } else { "A container was restarted, which should not be." },
+        )?;
         self.pause(1)?;
-        self.run("quaymaster status")?;
-        self.pause(2)?;
-        command("quaymaster get msvc/admin -n notify -o json | jq -c '.status.blockedBy[].path'")?;
-        for culprit in admin["status"]["blockedBy"].as_array().into_iter().flatten() {
-            shown(&culprit["path"].to_string())?;
-        }
-        self.pause(2)?;
-        self.run("quaymaster resume msvc/postgres -n notify")?;
+        command("bao operator unseal")?;
+        shown("Sealed  false")?;
+        self.vault.seal(false);
         let since = Instant::now();
-        let all = self.until("all services to be usable again", || {
-            let counts = self.get("/quaymaster/v1/overview")?["counts"].clone();
-            Ok((counts["usable"] == counts["services"]).then(|| cell(&counts["services"])))
+        self.until("everything in secure to be usable again", || {
+            let after = self.lives()?;
+            Ok((self.are_usable(4)? && after.get("db-login") != before.get("db-login")).then_some(()))
         })?;
-        told(Tone::Good, &format!("Healed by itself: {all} of {all} usable again after {}.", seconds(since)))?;
+        let took = seconds(since);
+        self.run("quaymaster events -n secure | grep returned | tr -s ' '")?;
+        let after = self.lives()?;
+        let kept: Vec<&str> = before.iter().filter(|(name, life)| after.get(*name) == Some(life)).map(|(name, _)| name.as_str()).collect();
+        told(
+            Tone::Good,
+            &format!("Usable again after {took}: db-login restarted once, as it asked for; {} run on as they were.", list(&kept)),
+        )?;
         self.pause(1)
+    }
+
+    /// Whether so many services of the namespace `secure` are there, and all may be used.
+    fn are_usable(&self, count: usize) -> Result<bool, ClientError> {
+        let services = self.get(&format!("{BASE}/namespaces/secure/miniservices"))?;
+        let items = services["items"].as_array().cloned().unwrap_or_default();
+        Ok(items.len() == count && items.iter().all(|service| service["status"]["usable"] == true))
+    }
+
+    /// The containers of the namespace `secure` and when each was started.
+    fn lives(&self) -> Result<BTreeMap<String, (String, String)>, ClientError> {
+        let services = self.get(&format!("{BASE}/namespaces/secure/miniservices"))?;
+        let life = |service: &Value| {
+            let slot = &service["status"]["slots"][0];
+            (cell(&service["metadata"]["name"]), (cell(&slot["containerId"]), cell(&slot["startedAt"])))
+        };
+        let all = services["items"].as_array().into_iter().flatten().map(life);
+        Ok(all.filter(|(_, (id, _))| !id.is_empty()).collect())
     }
 
     fn farewell(&self) -> Step {
@@ -187,6 +223,10 @@ impl Story {
 
     fn get(&self, path: &str) -> Result<Value, ClientError> {
         self.runtime.block_on(self.client.get(path))
+    }
+
+    fn secure(&self, name: &str) -> Result<Value, ClientError> {
+        self.get(&format!("{BASE}/namespaces/secure/miniservices/{name}"))
     }
 
     fn service(&self, name: &str) -> Result<Value, ClientError> {
