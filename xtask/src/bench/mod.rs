@@ -3,6 +3,7 @@
 //! Wall-clock figures belong here and never in an assertion. Everything that is started is ended, everything that is made is removed. Start
 //! at [`run`]; each measurement is a function of `cold`, `steady` or `footprint`.
 
+mod asks;
 mod cold;
 mod compose;
 mod footprint;
@@ -68,7 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut report = Report::default();
     let rounds = if options.quick { 2 } else { 7 };
     let counts: &[usize] = if options.quick { &[200] } else { &[1_000, 10_000] };
-    let measurements: [(&str, &Measurement<'_>); 8] = [
+    let measurements: [(&str, &Measurement<'_>); 11] = [
         ("20 containers cold", &|r| cold::twenty(&setup, compose.as_deref(), rounds, r)),
         ("12 gated services", &|r| cold::gated(&setup, compose.as_deref(), rounds, r)),
         ("no-op pass", &|r| steady::no_op(&setup, compose.as_deref(), rounds, r)),
@@ -76,6 +77,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ("event to repair", &|r| steady::repair(&setup, if options.quick { 7 } else { 100 }, r)),
         ("idle", &|r| footprint::idle(&setup, if options.quick { 10 } else { 100 }, r)),
         ("scale", &|r| scale::scale(&setup, counts, r)),
+        ("one node changes", &|r| asks::graph(10_000, if options.quick { 20 } else { 500 }, r)),
+        ("usable", &|r| asks::usable(&setup, rounds, r)),
+        ("locks", &|r| asks::locks(&setup, r)),
         ("start and size", &|r| footprint::start_and_size(&setup, rounds, r)),
     ];
     for (name, measure) in measurements.into_iter().filter(|(name, _)| options.only.as_ref().is_none_or(|only| name.contains(only))) {

@@ -85,6 +85,11 @@ impl Operator {
         Docker::at(&self.dir.path().join("qm.sock"))
     }
 
+    /// Its socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join("qm.sock")
+    }
+
     /// Its folder of manifests.
     pub(crate) fn manifests(&self) -> PathBuf {
         self.dir.path().join("manifests")

@@ -18,13 +18,13 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const A_FILE: usize = 100;
 
 /// A simulated engine behind a socket.
-struct Simulator {
+pub(crate) struct Simulator {
     child: Child,
     dir: tempfile::TempDir,
 }
 
 impl Simulator {
-    fn start(setup: &Setup) -> Result<Self> {
+    pub(crate) fn start(setup: &Setup) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("qm-sim-").tempdir()?;
         let child = Command::new(&setup.binary)
             .args(["sim", "serve", "--socket"])
@@ -45,7 +45,7 @@ impl Simulator {
         Ok(simulator)
     }
 
-    fn socket(&self) -> std::path::PathBuf {
+    pub(crate) fn socket(&self) -> std::path::PathBuf {
         self.dir.path().join("docker.sock")
     }
 
