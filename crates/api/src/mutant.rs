@@ -54,6 +54,8 @@ pub enum Mutant {
     BlockIsFine,
     /// Rule: a loss is tolerated for as long as the edge says, and no longer.
     EndlessTolerance,
+    /// Rule: a mini container sums up how its children are.
+    BlindParent,
     /// Rule: each return reloads once.
     ReloadsAgain,
     /// Rule: a restart of the operator fires nothing.
@@ -111,6 +113,7 @@ impl Mutant {
         Self::DegradeIsFine,
         Self::BlockIsFine,
         Self::EndlessTolerance,
+        Self::BlindParent,
         Self::ReloadsAgain,
         Self::StartReloads,
         Self::ActNotDurable,

@@ -257,8 +257,50 @@ async fn what_is_wrong(stage: &mut Stage, town: &Town) -> Vec<String> {
         }
     }
     wrong.extend(networks_wrong(town, &all, &networks, &left_over));
+    wrong.extend(parents_wrong(stage, town, &statuses));
     for id in statuses.keys().filter(|id| !town.services.contains_key(*id)) {
         wrong.push(format!("{}/{} is still in the store", id.0, id.1));
+    }
+    wrong
+}
+
+/// Each mini container is there with its children, and its published availability follows from theirs.
+fn parents_wrong(stage: &Stage, town: &Town, statuses: &BTreeMap<Id, Value>) -> Vec<String> {
+    let Some(store) = stage.store() else { return Vec::new() };
+    let snapshot = store.snapshot();
+    let mut wrong = Vec::new();
+    let wanted = town.parents();
+    for object in snapshot.list("MiniContainer", None) {
+        let id = (object.key.namespace.to_string(), object.key.name.to_string());
+        let Some(children) = wanted.get(&id) else {
+            wrong.push(format!("the mini container {}/{} is still in the store", id.0, id.1));
+            continue;
+        };
+        let owns = |o: &&std::sync::Arc<qm_api::meta::Object>| o.meta.owner_references.iter().any(|owner| owner.uid == object.meta.uid);
+        let owned: BTreeSet<Id> =
+            snapshot.list("MiniService", None).filter(owns).map(|o| (o.key.namespace.to_string(), o.key.name.to_string())).collect();
+        if owned != *children {
+            wrong.push(format!("{}/{} owns {owned:?}, should own {children:?}", id.0, id.1));
+        }
+        let enabled: Vec<&Value> = children.iter().filter_map(|c| statuses.get(c)).filter(|s| s["availability"].is_string()).collect();
+        let (usable, well) =
+            (enabled.iter().filter(|s| s["usable"] == true).count(), enabled.iter().filter(|s| s["severity"] == 1).count());
+        let expected = match enabled.len() {
+            0 => 3,
+            n if well == n => 1,
+            n if usable == n => 2,
+            _ if usable > 0 => 3,
+            _ => 4,
+        };
+        let status = &object.status;
+        if status["severity"] != expected || status["children"]["total"] != children.len() {
+            let (severity, message) = (&status["severity"], &status["message"]);
+            wrong.push(format!("the mini container {}/{} is {severity} ({message}), should be {expected}", id.0, id.1));
+        }
+    }
+    let found = snapshot.list("MiniContainer", None).count();
+    if found != wanted.len() {
+        wrong.push(format!("{found} mini containers, should be {}", wanted.len()));
     }
     wrong
 }

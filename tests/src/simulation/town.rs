@@ -313,6 +313,19 @@ impl Town {
         self.services.get_mut(id).expect("it was just listed")
     }
 
+    /// The mini containers with their children: one for each half of a namespace. A change of the environment moves a service to the other
+    /// half, and the second half comes and goes with its children.
+    pub fn parents(&self) -> BTreeMap<Id, BTreeSet<Id>> {
+        let mut parents: BTreeMap<Id, BTreeSet<Id>> = BTreeMap::new();
+        for namespace in self.services.keys().map(|(namespace, _)| namespace) {
+            parents.entry((namespace.clone(), "even".to_owned())).or_default();
+        }
+        for (id, service) in &self.services {
+            parents.entry((id.0.clone(), half(id, service).to_owned())).or_default().insert(id.clone());
+        }
+        parents
+    }
+
     /// The namespaces in use.
     pub fn namespaces(&self) -> BTreeSet<String> {
         let declared = self.services.keys().chain(self.networks.keys()).map(|(ns, _)| ns);
@@ -331,16 +344,21 @@ impl Town {
             let mut text = String::new();
             for ((_, name), range) in self.networks.iter().filter(|((ns, _), _)| *ns == namespace) {
                 let spec = range.as_ref().map_or_else(|| json!({}), |range| json!({ "subnet": range }));
-                text.push_str(&document("Network", &namespace, name, &spec));
+                text.push_str(&document("Network", &namespace, name, None, &spec));
             }
             for ((_, name), service) in self.services.iter().filter(|((ns, _), _)| *ns == namespace) {
                 if left_out.is_some_and(|l| l.as_deref() == Some(name.as_str())) {
                     continue;
                 }
-                text.push_str(&document("MiniService", &namespace, name, &spec(&namespace, service)));
+                let half = half(&(namespace.clone(), name.clone()), service);
+                text.push_str(&document("MiniService", &namespace, name, Some(half), &spec(&namespace, service)));
+            }
+            for ((_, half), _) in self.parents().iter().filter(|((ns, _), _)| *ns == namespace) {
+                let spec = json!({ "selector": { "matchLabels": { "half": half } }, "allowEmpty": true });
+                text.push_str(&document("MiniContainer", &namespace, half, None, &spec));
             }
             if left_out.is_some() {
-                text.push_str(&document("MiniService", &namespace, "broken", &json!({ "contianer": {} })));
+                text.push_str(&document("MiniService", &namespace, "broken", None, &json!({ "contianer": {} })));
             }
             files.insert(format!("{namespace}.yaml"), text);
         }
@@ -382,10 +400,17 @@ fn draw_conduct(rng: &mut Rng) -> Conduct {
     }
 }
 
-fn document(kind: &str, namespace: &str, name: &str, spec: &Value) -> String {
-    let object = json!({
-        "apiVersion": "quaymaster.dev/v1alpha1", "kind": kind, "metadata": { "name": name, "namespace": namespace }, "spec": spec,
-    });
+/// To which half of its namespace a service belongs.
+fn half(id: &Id, service: &Service) -> &'static str {
+    if (rank(id).0 as u64 + service.env).is_multiple_of(2) { "even" } else { "odd" }
+}
+
+fn document(kind: &str, namespace: &str, name: &str, half: Option<&str>, spec: &Value) -> String {
+    let mut metadata = json!({ "name": name, "namespace": namespace });
+    if let Some(half) = half {
+        metadata["labels"] = json!({ "half": half });
+    }
+    let object = json!({ "apiVersion": "quaymaster.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec });
     // JSON is YAML; a document a line is easy to cut anywhere.
     format!("---\n{object}\n")
 }

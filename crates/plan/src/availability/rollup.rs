@@ -3,6 +3,7 @@
 use qm_api::availability::Availability;
 use qm_api::conditions::Reason;
 use qm_api::meta::ObjectKey;
+use qm_api::mutant::{Mutant, planted};
 
 use super::loss::DownCause;
 use super::snapshot::NodeView;
@@ -36,7 +37,7 @@ pub fn counts<'a>(children: impl IntoIterator<Item = Option<&'a NodeView>>) -> C
         counts.total += 1;
         // What was never looked at is not usable, and not off.
         counts.enabled += u32::from(child.is_none_or(|child| child.off.is_none()));
-        counts.usable += u32::from(child.is_some_and(NodeView::usable));
+        counts.usable += u32::from(child.is_some_and(|child| child.usable() || (child.off.is_none() && planted(Mutant::BlindParent))));
         counts.available += u32::from(child.is_some_and(|child| child.usable() && child.availability == Availability::Available));
     }
     counts
