@@ -44,8 +44,8 @@ const PACE_MS: &[(&str, u64)] = &[
 pub(super) fn world(fast: bool) -> World {
     let rule = |(name, ms): &(&str, u64)| Rule {
         name: Some((*name).to_owned()),
-        image: None,
         behaviour: Behaviour { healthy_after_ms: Some(*ms), ..Behaviour::default() },
+        ..Rule::default()
     };
     World { containers: if fast { Vec::new() } else { PACE_MS.iter().map(rule).collect() }, ..World::default() }
 }
