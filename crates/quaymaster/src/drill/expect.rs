@@ -58,7 +58,7 @@ pub(crate) fn judge(claim: &Claim<ObjectKey>, timeline: &Timeline, at_ms: u64) -
         }
         Claim::Order(order) => {
             let firsts: Vec<Option<u64>> = order.iter().map(|key| first(so_far, key)).collect();
-            let holds = firsts.iter().all(Option::is_some) && firsts.windows(2).all(|two| two[0] < two[1]);
+            let holds = firsts.iter().all(Option::is_some) && firsts.windows(2).all(|two| two[0] <= two[1]);
             let mut found: Vec<(Option<u64>, String)> = firsts.iter().copied().zip(order.iter().map(shown)).collect();
             found.sort();
             let did = found.iter().filter_map(|(at, name)| Some(format!("{name} at {}", super::timeline::clock((*at)?))));

@@ -73,10 +73,10 @@ impl Happened {
     fn rank(&self) -> u8 {
         match self {
             Self::Act(_) => 0,
-            Self::Ended { .. } => 1,
-            Self::Stands(_) => 2,
-            Self::Reloads { .. } => 3,
-            Self::Started { .. } => 4,
+            Self::Reloads { .. } => 1,
+            Self::Ended { .. } => 2,
+            Self::Started { .. } => 3,
+            Self::Stands(_) => 4,
             Self::Told { .. } => 5,
         }
     }
