@@ -102,7 +102,7 @@ mod tests {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
                     open.push(path);
-                } else {
+                } else if !path.to_string_lossy().ends_with(".drill.yaml") {
                     found.insert(path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned());
                 }
             }
