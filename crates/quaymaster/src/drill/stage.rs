@@ -16,6 +16,7 @@ use qm_api::kinds::intent::{Act, Scope};
 use qm_api::kinds::mini_service::KIND as SERVICE;
 use qm_api::meta::ObjectKey;
 use qm_api::name::Name;
+use qm_api::spec::edge::Start;
 use qm_api::time::Timestamp;
 use qm_controller::apply::SourceInput;
 use qm_controller::clock::Clock;
@@ -295,7 +296,13 @@ impl Stage {
         for node in snapshot.iter() {
             let asked = (node.key.kind == SERVICE).then(|| self.operator.usable(&node.key.namespace, &node.key.name, None)).flatten();
             let usable = asked.map_or(node.usable(), |answer| answer.usable);
-            let because = node.blocked_by.iter().map(|b| b.key.clone()).collect();
+            let mut because: Vec<ObjectKey> = node.blocked_by.iter().map(|b| b.key.clone()).collect();
+            if node.reason == Reason::WaitingForDependency {
+                // Whoever has not started yet waits by the edges that gate its start, also where they count for nothing later.
+                let is_down = |key: &ObjectKey| snapshot.get(key).is_some_and(|on| !on.usable());
+                let waits = node.dependencies.iter().filter(|d| d.start != Start::Skip && is_down(&d.on)).map(|d| d.on.clone());
+                because.extend(waits.filter(|on| !node.blocked_by.iter().any(|b| b.key == *on)));
+            }
             let standing = Standing {
                 availability: node.off.is_none().then_some(node.availability),
                 usable,
