@@ -136,7 +136,8 @@ pub(crate) fn test(args: &TestArgs) -> Done {
         Format::Json => output::print(&output::json(&report::json(&played)))?,
     }
     if let Some(file) = &args.junit {
-        fs::write(file, report::junit(&played)).map_err(|error| CliError::because(format!("{} cannot be written", file.display()), error))?;
+        fs::write(file, report::junit(&played))
+            .map_err(|error| CliError::because(format!("{} cannot be written", file.display()), error))?;
     }
     Ok(if played.iter().all(Played::is_ok) { End::Fine } else { End::Differs })
 }

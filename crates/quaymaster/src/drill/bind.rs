@@ -63,7 +63,8 @@ impl Nodes {
         // Who writes the namespace may have it wrong as well.
         let bare = name.rsplit('/').next().unwrap_or(name);
         let near = match name.contains('/') {
-            true => suggest(name, full.iter().map(String::as_str)).or_else(|| full.iter().map(String::as_str).find(|f| f.ends_with(&format!("/{bare}")))),
+            true => suggest(name, full.iter().map(String::as_str))
+                .or_else(|| full.iter().map(String::as_str).find(|f| f.ends_with(&format!("/{bare}")))),
             false => suggest(name, short),
         };
         match near {
@@ -185,5 +186,78 @@ impl Binder<'_> {
             Claim::Events(reasons) => Claim::Events(reasons),
         };
         Some(Expected { what, at: expected.at })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::drill::format::parse;
+
+    fn nodes() -> Nodes {
+        let node = |kind: &str, namespace: &str, name: &str, spec: Value| {
+            let key = ObjectKey::new(kind, namespace, name);
+            let form = form(&key, &spec);
+            (key, form)
+        };
+        Nodes(BTreeMap::from([
+            node(SERVICE, "notify", "vault", json!({ "external": {} })),
+            node(SERVICE, "notify", "app-db", json!({ "logical": {} })),
+            node(SERVICE, "notify", "app", json!({ "container": {} })),
+            node(SERVICE, "notify", "init", json!({ "job": {} })),
+            node(SERVICE, "shop", "app", json!({ "container": {} })),
+            node("MiniContainer", "notify", "vault", json!({})),
+            node("MiniContainer", "notify", "stores", json!({})),
+        ]))
+    }
+
+    #[test]
+    fn names_are_found_where_they_are_clear() {
+        let nodes = nodes();
+        let found = |name: &str| nodes.find(name).map(|(key, _)| key.to_string());
+        assert_eq!(found("vault"), Ok("MiniService notify/vault".to_owned()), "a service is meant before its parent");
+        assert_eq!(found("shop/app"), Ok("MiniService shop/app".to_owned()));
+        assert_eq!(found("stores"), Ok("MiniContainer notify/stores".to_owned()));
+        let wrong = |name: &str| nodes.find(name).map(|_| ()).unwrap_err();
+        assert_eq!(
+            wrong("app"),
+            ("`app` is the name of several services".to_owned(), "write the namespace too: `notify/app` and `shop/app`".to_owned())
+        );
+        assert_eq!(wrong("vualt"), ("there is no service `vualt` in the manifests".to_owned(), "did you mean `vault`?".to_owned()));
+        assert_eq!(wrong("shop/vault").1, "did you mean `notify/vault`?");
+        assert!(wrong("quite-another").1.starts_with("there are notify/"), "{:?}", wrong("quite-another"));
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused_with_what_can() {
+        let drill = |act: &str| {
+            let drills = parse(&"x".into(), format!("drill: d\nsteps: [{{at: 0s, do: {act}}}]\n").as_bytes()).unwrap();
+            bind(drills.into_iter().next().unwrap(), &nodes()).map(|_| ()).map_err(|faults| faults[0].0.message.clone())
+        };
+        for fine in ["down vault for 1m", "slow vault 5s", "down app-db", "block init", "crash shop/app", "up app-db", "unblock vault"] {
+            assert_eq!(drill(fine), Ok(()), "{fine}");
+        }
+        for (act, why) in [
+            ("crash vault", "notify/vault has no container that could crash"),
+            ("slow app-db 5s", "notify/app-db is a part of an app, which reports: it has no answers that could be slow"),
+            ("down init", "notify/init is a job, which runs to its end"),
+            ("down stores", "notify/stores is no mini service: nothing can be done to it"),
+            ("down nobody", "there is no service `nobody` in the manifests"),
+        ] {
+            assert_eq!(drill(act), Err(why.to_owned()), "{act}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_name_is_told_once_and_every_wrong_name_is_told() {
+        let text =
+            "drill: d\nsteps: [{at: end, expect: {vualt: {usable: true, restarts: 0}, app-db: {because: redsi}, order: [vault, nope]}}]\n";
+        let drills = parse(&"x".into(), text.as_bytes()).unwrap();
+        let faults = bind(drills.into_iter().next().unwrap(), &nodes()).unwrap_err();
+        let found: Vec<&str> = faults.iter().map(|(problem, _)| problem.message.as_str()).collect();
+        let missing = |name: &str| format!("there is no service `{name}` in the manifests");
+        assert_eq!(found, [missing("vualt"), missing("redsi"), missing("nope")]);
     }
 }

@@ -127,11 +127,7 @@ impl Cast {
         let healthy_after_ms = if ill.down { Some(NEVER_MS) } else { ill.slow_ms };
         match is_checked {
             true => Behaviour { healthy_after_ms, ..Behaviour::default() },
-            false => Behaviour {
-                start_ms: ill.slow_ms,
-                start_error: ill.down.then(|| KEPT_DOWN.to_owned()),
-                ..Behaviour::default()
-            },
+            false => Behaviour { start_ms: ill.slow_ms, start_error: ill.down.then(|| KEPT_DOWN.to_owned()), ..Behaviour::default() },
         }
     }
 
@@ -140,10 +136,9 @@ impl Cast {
         let mut found = self.externals.iter().filter(|(_, e)| e.host == host && e.port == port).peekable();
         let external = found.peek()?.1.clone();
         // Several services behind one address share what is done to any of them.
-        let ill = found.map(|(key, _)| self.ill(key)).fold(Ill::default(), |all, one| Ill {
-            down: all.down || one.down,
-            slow_ms: all.slow_ms.max(one.slow_ms),
-        });
+        let ill = found
+            .map(|(key, _)| self.ill(key))
+            .fold(Ill::default(), |all, one| Ill { down: all.down || one.down, slow_ms: all.slow_ms.max(one.slow_ms) });
         Some((external, ill))
     }
 }

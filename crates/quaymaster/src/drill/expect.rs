@@ -155,3 +155,82 @@ fn events(entries: &[Entry], on: Option<&ObjectKey>, wanted: &[Reason]) -> (Vec<
     let found: Vec<String> = told.iter().map(ToString::to_string).collect();
     (missing, if found.is_empty() { "no events".to_owned() } else { found.join(", ") })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey::new("MiniService", "n", name)
+    }
+
+    fn stands(availability: Availability, reason: Reason, because: &[&str]) -> Standing {
+        let because = because.iter().map(|name| key(name)).collect();
+        Standing { availability: Some(availability), usable: availability.is_usable(), reason, message: String::new(), because }
+    }
+
+    /// `db` is lost from 1 s to 9 s, `app` with it; `app` reloads at 11 s and is restarted.
+    fn story() -> Timeline {
+        let well = || stands(Availability::Available, Reason::Healthy, &[]);
+        let mut timeline = Timeline::default();
+        timeline.stand(0, &key("db"), 0, well());
+        timeline.stand(0, &key("app"), 1, well());
+        timeline.stand(0, &key("off"), 0, Standing { availability: None, usable: false, reason: Reason::Disabled, ..well() });
+        timeline.begin();
+        timeline.stand(1_000, &key("db"), 0, stands(Availability::TemporarilyUnavailable, Reason::Exited, &[]));
+        timeline.stand(1_000, &key("app"), 1, stands(Availability::PartiallyAvailable, Reason::DependencyUnavailable, &["db"]));
+        timeline.add(9_000, &key("db"), Happened::Started { slot: 1, again: false });
+        timeline.stand(9_000, &key("db"), 0, well());
+        timeline.stand(9_000, &key("app"), 1, well());
+        timeline.add(11_000, &key("app"), Happened::Reloads { verb: "restart".to_owned(), because: vec!["n/db returned".to_owned()] });
+        timeline.add(11_000, &key("app"), Happened::Started { slot: 1, again: true });
+        timeline.add(11_000, &key("app"), Happened::Told { reason: Reason::Started, is_warning: false, message: String::new() });
+        timeline
+    }
+
+    #[test]
+    fn claims_are_judged() {
+        use Availability::{Available, PartiallyAvailable, TemporarilyUnavailable};
+        let of = |name: &str, quality| Claim::Of(key(name), quality);
+        let table = [
+            (of("db", Quality::Availability(Available)), 999, ""),
+            (of("db", Quality::Availability(TemporarilyUnavailable)), 5_000, ""),
+            (of("db", Quality::Availability(Available)), 5_000, "availability 1 Available | 4 TemporarilyUnavailable Exited"),
+            (of("db", Quality::Usable(true)), 8_999, "usable true | 4 TemporarilyUnavailable Exited"),
+            (of("app", Quality::Usable(true)), 5_000, ""),
+            (of("app", Quality::Availability(PartiallyAvailable)), 5_000, ""),
+            (of("app", Quality::Because(vec![key("db")])), 5_000, ""),
+            (of("app", Quality::Because(vec![key("db")])), 9_000, "because of n/db | 1 Available Healthy"),
+            (
+                of("app", Quality::Reason(Reason::Healthy)),
+                5_000,
+                "reason Healthy | 3 PartiallyAvailable DependencyUnavailable, because of n/db",
+            ),
+            (of("app", Quality::Reloads(1)), 20_000, ""),
+            (of("app", Quality::Reloads(1)), 10_999, "reloads 1 | 0"),
+            (of("app", Quality::Restarts(0)), 20_000, "restarts 0 | 1"),
+            (of("app", Quality::Events(vec![Reason::Started])), 20_000, ""),
+            (of("db", Quality::Events(vec![Reason::Started])), 20_000, "events Started | no events"),
+            (of("new", Quality::Usable(false)), 20_000, "usable false | nothing: it is not there yet"),
+            (Claim::All(Together::Usable), 0, ""),
+            (Claim::All(Together::Usable), 5_000, "all usable | n/db is 4 TemporarilyUnavailable Exited"),
+            (
+                Claim::All(Together::Available),
+                5_000,
+                "all available | n/db is 4 TemporarilyUnavailable Exited; n/app is 3 PartiallyAvailable DependencyUnavailable, because of n/db",
+            ),
+            (Claim::Restarts(1), 20_000, ""),
+            (Claim::Restarts(0), 20_000, "restarts 0 | 1, of n/app"),
+            (Claim::Reloads(1), 20_000, ""),
+            (Claim::Order(vec![key("db"), key("app")]), 20_000, ""),
+            (Claim::Order(vec![key("app"), key("db")]), 20_000, "order n/app, n/db | n/db at 9.0s, n/app at 11.0s"),
+            (Claim::Order(vec![key("db"), key("app")]), 10_000, "order n/db, n/app | n/db at 9.0s, n/app not at all"),
+            (Claim::Events(vec![Reason::Started, Reason::CrashLoop]), 20_000, "events CrashLoop | Started"),
+        ];
+        let timeline = story();
+        for (claim, at_ms, wanted) in table {
+            let found = judge(&claim, &timeline, at_ms).err().map(|unmet| format!("{} | {}", unmet.expected, unmet.found));
+            assert_eq!(found.unwrap_or_default(), wanted, "{claim:?} at {at_ms}");
+        }
+    }
+}

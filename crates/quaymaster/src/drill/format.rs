@@ -4,7 +4,7 @@
 use qm_api::availability::Availability;
 use qm_api::codes::Code;
 use qm_api::conditions::Reason;
-use qm_api::field::{FieldPath, Problem, Violation};
+use qm_api::field::{FieldPath, Place, Problem, Violation};
 use qm_api::manifest::tree::{Content, Entry, Node, ScalarKind, Span};
 use qm_api::manifest::walk::{list_words, suggest};
 use qm_api::manifest::{Limits, yaml};
@@ -193,7 +193,8 @@ pub(crate) fn parse(file: &Name, bytes: &[u8]) -> Result<Vec<Drill<Said>>, Vec<V
 
 /// Faults as they are shown.
 pub(crate) fn place(faults: Vec<Fault>, file: &Name) -> Vec<Violation> {
-    faults.into_iter().map(|(problem, span)| problem.placed(None, span.place(&Name::default(), file))).collect()
+    let whole = || Place { file: file.clone(), ..Place::default() };
+    faults.into_iter().map(|(problem, span)| problem.placed(None, Some(span.place(&Name::default(), file).unwrap_or_else(whole)))).collect()
 }
 
 fn documents(bytes: &[u8]) -> Result<Vec<Node>, Vec<Fault>> {
@@ -222,7 +223,8 @@ pub(crate) fn act(text: &str) -> Result<(Verb, String), (String, String)> {
     let wrong = |what: &str| (format!("`{text}` {what}"), format!("write `{form}`, with a time such as 30s or 10m"));
     let on = words.next().ok_or_else(|| wrong("names no service"))?.to_owned();
     let mut rest: Vec<&str> = words.collect();
-    let read = |time: &str| time.parse::<Duration>().map(Duration::as_millis).map_err(|_| wrong(&format!("has `{time}` where a time must be")));
+    let read =
+        |time: &str| time.parse::<Duration>().map(Duration::as_millis).map_err(|_| wrong(&format!("has `{time}` where a time must be")));
     let takes = match verb {
         "slow" if rest.is_empty() => return Err(wrong("does not say how slow")),
         "slow" => Some(read(rest.remove(0))?),
@@ -376,7 +378,12 @@ impl Reader {
             Err(error) => {
                 let first = error.lines().next().unwrap_or_default().to_owned();
                 let message = format!("the world is not right: {first}");
-                self.fault(Code::WrongValue, field.spot, message, "it is written as the file of `--engine sim --world`: docs/guide/sandbox.md");
+                self.fault(
+                    Code::WrongValue,
+                    field.spot,
+                    message,
+                    "it is written as the file of `--engine sim --world`: docs/guide/sandbox.md",
+                );
                 (None, false)
             }
         }
@@ -388,7 +395,7 @@ impl Reader {
         let found = words.iter().find(|word| **word == text).copied();
         if found.is_none() {
             let help = suggest(text, words.iter().copied()).map(|near| format!("did you mean `{near}`?")).unwrap_or_default();
-            let message = format!("`{}` must be {}, not `{text}`", field.spot.path, list_words(words.iter().copied()));
+            let message = format!("`{}` must be one of {}, not `{text}`", field.spot.path, list_words(words.iter().copied()));
             self.fault(Code::WrongValue, field.spot, message, help);
         }
         found
@@ -444,7 +451,12 @@ impl Reader {
         let at = match spot("at") {
             Some((node, spot)) => self.at(Field { node, spot: &spot }),
             None => {
-                self.fault(Code::Missing, field.spot, format!("`at` is missing in `{}`", field.spot.path), "a time such as 0s or 9m, or `end`");
+                self.fault(
+                    Code::Missing,
+                    field.spot,
+                    format!("`at` is missing in `{}`", field.spot.path),
+                    "a time such as 0s or 9m, or `end`",
+                );
                 None
             }
         };
@@ -458,7 +470,12 @@ impl Reader {
             }
         };
         if let (Some(At::End), What::Do(_)) = (at, &what) {
-            self.fault(Code::BadCombination, field.spot, "nothing can be done at the end: the end is when nothing happens any more", "give it a time");
+            self.fault(
+                Code::BadCombination,
+                field.spot,
+                "nothing can be done at the end: the end is when nothing happens any more",
+                "give it a time",
+            );
         }
         Some(Step { at: at?, what })
     }
@@ -605,5 +622,4 @@ fn json(node: &Node) -> Option<Value> {
 }
 
 #[cfg(test)]
-#[path = "format_tests.rs"]
 mod tests;

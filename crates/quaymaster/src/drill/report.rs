@@ -62,7 +62,9 @@ fn when(failure: &Failure) -> String {
 /// `notify/app-db: availability 4 TemporarilyUnavailable`; of all together, what they all should be.
 fn wanted(failure: &Failure) -> String {
     match failure.unmet.on.as_slice() {
-        [on] if failure.spot.is_some() && !failure.unmet.expected.starts_with("all ") => format!("{}: {}", shown(on), failure.unmet.expected),
+        [on] if failure.spot.is_some() && !failure.unmet.expected.starts_with("all ") => {
+            format!("{}: {}", shown(on), failure.unmet.expected)
+        }
         _ => failure.unmet.expected.clone(),
     }
 }
@@ -128,7 +130,13 @@ pub(crate) fn junit(played: &[Played]) -> String {
     let time = |of: &[&Played]| seconds(of.iter().map(|p| p.outcome.lasted_ms).sum()).to_string();
     let all: Vec<&Played> = played.iter().collect();
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    let _ = writeln!(out, "<testsuites name=\"quaymaster test\" tests=\"{}\" failures=\"{}\" time=\"{}\">", all.len(), failures(&all), time(&all));
+    let _ = writeln!(
+        out,
+        "<testsuites name=\"quaymaster test\" tests=\"{}\" failures=\"{}\" time=\"{}\">",
+        all.len(),
+        failures(&all),
+        time(&all)
+    );
     for suite in all.chunk_by(|a, b| a.file == b.file) {
         let file = escaped(&suite[0].file);
         let (tests, failed, lasted) = (suite.len(), failures(suite), time(suite));
@@ -137,7 +145,8 @@ pub(crate) fn junit(played: &[Played]) -> String {
             "  <testsuite name=\"{file}\" tests=\"{tests}\" failures=\"{failed}\" errors=\"0\" skipped=\"0\" time=\"{lasted}\">"
         );
         for one in suite {
-            let _ = write!(out, "    <testcase classname=\"{file}\" name=\"{}\" file=\"{file}\" time=\"{}\"", escaped(&one.name), time(&[one]));
+            let _ =
+                write!(out, "    <testcase classname=\"{file}\" name=\"{}\" file=\"{file}\" time=\"{}\"", escaped(&one.name), time(&[one]));
             if one.is_ok() {
                 out.push_str("/>\n");
                 continue;

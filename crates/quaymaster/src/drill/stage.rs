@@ -282,8 +282,7 @@ impl Stage {
         let text = |name: &Name| Some(name.to_string());
         let scope = Scope { kind: text(&key.kind), namespace: text(&key.namespace), name: text(&key.name), ..Scope::default() };
         let until = for_ms.map(|ms| self.clock.wall().plus_millis(i64::try_from(ms).unwrap_or(i64::MAX)));
-        let request =
-            ActRequest { act, scope, actor: ACTOR.to_owned(), reason: "a drill".to_owned(), until, step_hash: None, to: None };
+        let request = ActRequest { act, scope, actor: ACTOR.to_owned(), reason: "a drill".to_owned(), until, step_hash: None, to: None };
         self.operator.act(request).await.map(drop).map_err(|error| error.to_string())
     }
 
@@ -375,7 +374,8 @@ impl Recorder {
         match object.key.kind.as_str() {
             PENDING_RELOAD => {
                 let because = triggers(&object.spec);
-                let is_known = change.previous.as_ref().is_some_and(|old| triggers(&old.spec) == because && old.spec["id"] == object.spec["id"]);
+                let is_known =
+                    change.previous.as_ref().is_some_and(|old| triggers(&old.spec) == because && old.spec["id"] == object.spec["id"]);
                 if !because.is_empty() && !is_known {
                     let key = ObjectKey::new(SERVICE, object.key.namespace.clone(), object.key.name.clone());
                     self.add(at_ms, &key, Happened::Reloads { verb: text(&object.spec["verb"]), because });

@@ -109,7 +109,9 @@ impl Entry {
             Happened::Stands(s) => json!({ "stands": standing_json(s) }),
             Happened::Reloads { verb, because } => json!({ "reloads": { "verb": verb, "because": because } }),
             Happened::Started { slot, again } => json!({ "started": { "slot": slot, "again": again } }),
-            Happened::Told { reason, is_warning, message } => json!({ "event": { "reason": reason, "warning": is_warning, "message": message } }),
+            Happened::Told { reason, is_warning, message } => {
+                json!({ "event": { "reason": reason, "warning": is_warning, "message": message } })
+            }
         };
         value["at"] = seconds(self.at_ms);
         value["service"] = shown(&self.on).into();
@@ -268,7 +270,8 @@ mod tests {
         timeline.stand(5, &key("low"), 0, stands(Availability::TemporarilyUnavailable));
         timeline.add(5, &key("low"), Happened::Act("down low".to_owned()));
         timeline.add(4, &key("low"), Happened::Ended { slot: 1, code: 9 });
-        let words: Vec<String> = timeline.entries().iter().filter_map(|e| Some(format!("{} {} {}", e.at_ms, e.on.name, e.words()?))).collect();
+        let words: Vec<String> =
+            timeline.entries().iter().filter_map(|e| Some(format!("{} {} {}", e.at_ms, e.on.name, e.words()?))).collect();
         insta::assert_snapshot!(words.join("\n"), @r"
         4 low container 1 ended with code 9
         5 low <- down low
