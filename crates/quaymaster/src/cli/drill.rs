@@ -18,7 +18,7 @@ use super::validate::{self, Texts};
 use super::{CliError, Connect, Done, End, block_on};
 use crate::drill::bind::{self, Nodes};
 use crate::drill::cast::Cast;
-use crate::drill::format::{self, Act, At, Drill, Given, Said, Spot, Step, What};
+use crate::drill::format::{self, Act, At, Drill, Given, Said, Spot, Step, Verb, What};
 use crate::drill::load::{self, Manifests};
 use crate::drill::play::{Outcome, on_stage};
 use crate::drill::report::{self, Played};
@@ -244,7 +244,14 @@ pub(crate) fn what_if(args: &WhatIfArgs) -> Done {
         Some(namespace) if !name.contains('/') => format!("{namespace}/{name}"),
         _ => name,
     };
-    let manifests = if args.dirs.is_empty() { live(&args.connect)? } else { Manifests::of_folders(&args.dirs) };
+    let manifests = match args.dirs.as_slice() {
+        [] => live(&args.connect).inspect_err(|error| {
+            if matches!(error, CliError::Client(error) if error.is_absent()) {
+                output::note("note: without an operator, name the folder of the manifests: quaymaster what-if ACT DIR");
+            }
+        })?,
+        dirs => Manifests::of_folders(dirs),
+    };
     if manifests.admission.has_errors() {
         output::print(&validate::check(&args.dirs)?.text(Style::of_stdout()))?;
         return Ok(End::Invalid);
@@ -253,12 +260,16 @@ pub(crate) fn what_if(args: &WhatIfArgs) -> Done {
     let (on, form) = nodes.find(&name).map_err(usage)?;
     bind::suits(verb, form).map_err(|(why, help)| CliError::Usage(format!("{name} {why}: {help}")))?;
     let act = Act { verb, on: on.clone(), text: args.act.clone(), at: Spot::default() };
+    let has_end = match verb {
+        Verb::Down { for_ms } | Verb::Slow { for_ms, .. } | Verb::Block { for_ms } => for_ms.is_some(),
+        Verb::Up | Verb::Crash | Verb::Unblock => true,
+    };
     let steps = vec![Step { at: At::Ms(0), what: What::Do(vec![act]) }, Step { at: At::End, what: What::Expect(Vec::new()) }];
     let drill = Drill { name: args.act.clone(), given: Given::default(), steps };
     let prepared = Prepared { file: String::new(), drill, manifests: Arc::new(manifests) };
     let outcome = prepared.play()?;
     match args.output {
-        Format::Text => output::print(&report::what_if(&args.act, &outcome, Style::of_stdout()))?,
+        Format::Text => output::print(&report::what_if(&args.act, has_end, &outcome, Style::of_stdout()))?,
         Format::Json => output::print(&output::json(&report::what_if_json(&args.act, &outcome)))?,
     }
     Ok(if report::has_healed(&outcome) { End::Fine } else { End::Differs })

@@ -19,7 +19,7 @@ const PROVEN_MS: u64 = 65_000;
 /// When nothing has changed for so long, in milliseconds, nothing will: longer than any pause between two tries.
 const SETTLED_MS: u64 = 120_000;
 /// How long it may take after the last act until nothing changes, in milliseconds.
-const SETTLES_MS: u64 = 7_200_000;
+const SETTLES_MS: u64 = 1_800_000;
 /// How much is waited at once, in milliseconds.
 const STEP_MS: u64 = 1_000;
 

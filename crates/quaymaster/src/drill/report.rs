@@ -186,7 +186,7 @@ fn escaped(text: &str) -> String {
 }
 
 /// What would come of something: the timeline, who restarted and reloaded, and what does not heal.
-pub(crate) fn what_if(act: &str, outcome: &Outcome, style: Style) -> String {
+pub(crate) fn what_if(act: &str, has_end: bool, outcome: &Outcome, style: Style) -> String {
     let mut out = format!("{}\n", style.paint(Tone::Strong, &format!("what if: {}", clean(act))));
     let entries: Vec<&Entry> = outcome.timeline.entries().iter().collect();
     out.push_str(&lines(&entries, "  "));
@@ -200,7 +200,8 @@ pub(crate) fn what_if(act: &str, outcome: &Outcome, style: Style) -> String {
     if story.unhealed.is_empty() {
         let _ = writeln!(out, "{}", style.paint(Tone::Good, &format!("after {end} everything is as it was")));
     } else {
-        let _ = writeln!(out, "{}", style.paint(Tone::Bad, &format!("after {end} this has not healed:")));
+        let words = if has_end { format!("after {end} this has not healed:") } else { "for as long as it lasts:".to_owned() };
+        let _ = writeln!(out, "{}", style.paint(Tone::Bad, &words));
         for (name, standing) in &story.unhealed {
             let message = if standing.message.is_empty() { String::new() } else { format!(" ({})", clean(&standing.message)) };
             let _ = writeln!(out, "  {name}  {}{message}", clean(&standing.words()));
@@ -249,5 +250,87 @@ impl<'a> Story<'a> {
             reloads: in_order(|what| matches!(what, Happened::Reloads { .. })),
             unhealed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use qm_api::availability::Availability;
+    use qm_api::conditions::Reason;
+    use qm_api::manifest::tree::Span;
+    use qm_api::meta::ObjectKey;
+
+    use super::*;
+    use crate::drill::expect::Unmet;
+    use crate::drill::format::Spot;
+    use crate::drill::timeline::Happened;
+
+    fn played() -> Played {
+        let key = |name: &str| ObjectKey::new("MiniService", "n", name);
+        let well = Standing {
+            availability: Some(Availability::Available),
+            usable: true,
+            reason: Reason::Healthy,
+            message: String::new(),
+            because: Vec::new(),
+        };
+        let mut timeline = Timeline::default();
+        timeline.stand(0, &key("db"), 0, well.clone());
+        timeline.stand(0, &key("app"), 1, well.clone());
+        timeline.begin();
+        timeline.add(0, &key("db"), Happened::Act("down db".to_owned()));
+        let down =
+            Standing { availability: Some(Availability::TemporarilyUnavailable), usable: false, reason: Reason::Exited, ..well.clone() };
+        timeline.stand(2_000, &key("db"), 0, down.clone());
+        timeline.stand(2_000, &key("app"), 1, Standing { reason: Reason::DependencyUnavailable, because: vec![key("db")], ..down });
+        timeline.add(9_000, &key("app"), Happened::Told { reason: Reason::Started, is_warning: false, message: "not shown".to_owned() });
+        let unmet = Unmet { on: vec![key("app")], expected: "usable true".to_owned(), found: "4 <&\"\u{1b}> down".to_owned() };
+        let span = Span { line: 4, column: 7, start: 0, end: 1 };
+        let failure = Failure { at_ms: 60_000, at_end: false, unmet, spot: Some(Spot { span, ..Spot::default() }) };
+        let outcome = Outcome { failures: vec![failure], timeline, lasted_ms: 122_000 };
+        Played { file: "a.drill.yaml".to_owned(), name: "db & <app>".to_owned(), outcome }
+    }
+
+    #[test]
+    fn a_failure_says_what_was_expected_what_was_found_and_what_happened() {
+        insta::assert_snapshot!(text(&played(), false, Style::PLAIN), @r#"
+        FAILED  db & <app>  (2m02.0s, a.drill.yaml)
+                at 1m00.0s a.drill.yaml:4:7
+                  expected  n/app: usable true
+                  found     4 <&" > down
+                what happened
+                  +0.0s  n/db   <- down db
+                  +2.0s  n/app  4 TemporarilyUnavailable DependencyUnavailable, because of n/db
+        "#);
+        assert_eq!(summary(&[played()], Style::PLAIN), "1 drill: 1 failed; 2m02.0s of virtual time\n");
+    }
+
+    #[test]
+    fn xml_has_no_text_that_is_none() {
+        insta::assert_snapshot!(junit(&[played()]).lines().take(5).collect::<Vec<_>>().join("\n"), @r#"
+        <?xml version="1.0" encoding="UTF-8"?>
+        <testsuites name="quaymaster test" tests="1" failures="1" time="122.0">
+          <testsuite name="a.drill.yaml" tests="1" failures="1" errors="0" skipped="0" time="122.0">
+            <testcase classname="a.drill.yaml" name="db &amp; &lt;app&gt;" file="a.drill.yaml" time="122.0">
+              <failure type="expectation" message="at 1m00.0s: expected n/app: usable true, found 4 &lt;&amp;&quot;&gt; down">        at 1m00.0s a.drill.yaml:4:7
+        "#);
+    }
+
+    #[test]
+    fn what_is_not_as_it_was_is_told_at_the_end() {
+        let outcome = Outcome { failures: Vec::new(), ..played().outcome };
+        assert!(!has_healed(&outcome));
+        insta::assert_snapshot!(what_if("down db 1m", true, &outcome, Style::PLAIN), @r"
+        what if: down db 1m
+          +0.0s  n/db   <- down db
+          +2.0s  n/db   4 TemporarilyUnavailable Exited
+          +2.0s  n/app  4 TemporarilyUnavailable DependencyUnavailable, because of n/db
+        restarts  none
+        reloads   none
+        after 2m02.0s this has not healed:
+          n/db  4 TemporarilyUnavailable Exited
+          n/app  4 TemporarilyUnavailable DependencyUnavailable, because of n/db
+        ");
+        assert!(what_if("down db", false, &outcome, Style::PLAIN).contains("\nfor as long as it lasts:\n"));
     }
 }
