@@ -1,6 +1,10 @@
 //! Owns how drills are written: from the text of a `*.drill.yaml` to closed enums, with every problem at its place. Reads no file and
 //! knows no manifests: names are bound to services in [`super::bind`].
 
+mod schema;
+
+pub(crate) use schema::schema;
+
 use qm_api::availability::Availability;
 use qm_api::codes::Code;
 use qm_api::conditions::Reason;
@@ -369,7 +373,7 @@ impl Reader {
 
     /// A world has the shape of the sandbox's; where something is wrong within it, its own reader says what.
     fn world(&mut self, field: Field<'_>) -> (Option<World>, bool) {
-        let Some(value) = json(field.node) else {
+        let Some(value) = value(field.node) else {
             self.wrong_type(field, "a map");
             return (None, false);
         };
@@ -588,14 +592,20 @@ impl Reader {
 
     fn reason_of(&mut self, text: &str, spot: &Spot) -> Option<Reason> {
         // The list is long and closed, and its one table is the enum itself.
-        let read = serde_json::from_value::<Reason>(Value::from(text));
-        if let Err(error) = &read {
-            let known = error.to_string();
-            let near = suggest(text, known.split('`').skip(3).step_by(2)).map(|near| format!("did you mean `{near}`?")).unwrap_or_default();
+        let read = serde_json::from_value::<Reason>(Value::from(text)).ok();
+        if read.is_none() {
+            let known = reasons();
+            let near = suggest(text, known.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?")).unwrap_or_default();
             self.fault(Code::WrongValue, spot, format!("`{text}` is no reason that the operator gives"), near);
         }
-        read.ok()
+        read
     }
+}
+
+/// Every reason, as the enum itself lists them to whoever asks for one that does not exist.
+fn reasons() -> Vec<String> {
+    let refusal = serde_json::from_value::<Reason>(Value::from("?")).err().map(|error| error.to_string()).unwrap_or_default();
+    refusal.split('`').skip(3).step_by(2).map(str::to_owned).collect()
 }
 
 const ALL: [Availability; 6] = [
@@ -608,14 +618,14 @@ const ALL: [Availability; 6] = [
 ];
 
 /// The value of a node; `None` where something in it has none.
-fn json(node: &Node) -> Option<Value> {
+fn value(node: &Node) -> Option<Value> {
     Some(match &node.content {
         Content::Map(entries) => {
             let pairs: Option<serde_json::Map<String, Value>> =
-                entries.iter().map(|entry| Some((entry.key.to_string(), json(&entry.value)?))).collect();
+                entries.iter().map(|entry| Some((entry.key.to_string(), value(&entry.value)?))).collect();
             Value::Object(pairs?)
         }
-        Content::List(items) => Value::Array(items.iter().map(json).collect::<Option<_>>()?),
+        Content::List(items) => Value::Array(items.iter().map(value).collect::<Option<_>>()?),
         Content::Scalar(text, ScalarKind::Text) => Value::from(&**text),
         Content::Scalar(text, _) => serde_json::from_str(text).ok().filter(|value: &Value| !value.is_null())?,
     })

@@ -1,6 +1,6 @@
 //! Finds drills and reads the manifests that they are played on: from folders, or as a running operator has them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -61,7 +61,12 @@ impl Manifests {
     pub(crate) fn of_objects(objects: &[Value]) -> Result<(Self, Vec<String>), String> {
         let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         let mut emptied: Vec<String> = Vec::new();
-        for object in objects.iter().filter(|object| is_declared(object)) {
+        let makers: BTreeSet<&str> = objects
+            .iter()
+            .filter(|object| object["spec"]["template"].is_object())
+            .filter_map(|object| object["metadata"]["uid"].as_str())
+            .collect();
+        for object in objects.iter().filter(|object| is_declared(object, &makers)) {
             let (path, bytes) = document(object);
             for file in manifest::references(&Name::from(path.as_str()), &bytes) {
                 files.entry(file.to_string()).or_default();
@@ -81,9 +86,12 @@ impl Manifests {
     }
 }
 
-/// Whether somebody wrote it, and it is to stay.
-fn is_declared(object: &Value) -> bool {
-    object["metadata"]["deletionTimestamp"].is_null() && object["metadata"]["annotations"]["quaymaster.dev/implicit"].is_null()
+/// Whether somebody wrote it, and it is to stay. What a parent makes from its template is made again.
+fn is_declared(object: &Value, makers: &BTreeSet<&str>) -> bool {
+    let meta = &object["metadata"];
+    let owners = meta["ownerReferences"].as_array().into_iter().flatten().filter_map(|owner| owner["uid"].as_str());
+    let is_made = owners.into_iter().any(|owner| makers.contains(owner));
+    meta["deletionTimestamp"].is_null() && meta["annotations"]["quaymaster.dev/implicit"].is_null() && !is_made
 }
 
 /// An object as a manifest of its own.
@@ -184,8 +192,19 @@ mod tests {
             "apiVersion": "quaymaster.dev/v1alpha1", "kind": "Network",
             "metadata": {"name": "default", "namespace": "n", "annotations": {"quaymaster.dev/implicit": "true"}}, "spec": {},
         });
-        let (manifests, emptied) = Manifests::of_objects(&[service, implicit]).unwrap();
+        let parent = json!({
+            "apiVersion": "quaymaster.dev/v1alpha1", "kind": "MiniContainer", "metadata": {"name": "w", "namespace": "n", "uid": "p"},
+            "spec": {"template": {"spec": {"container": {"image": "x"}}}, "items": [{"name": "a"}]},
+        });
+        let made = json!({
+            "apiVersion": "quaymaster.dev/v1alpha1", "kind": "MiniService",
+            "metadata": {"name": "w-a", "namespace": "n", "uid": "c", "ownerReferences": [{"kind": "MiniContainer", "name": "w", "uid": "p"}]},
+            "spec": {"container": {"image": "x"}},
+        });
+        let (manifests, emptied) = Manifests::of_objects(&[service, implicit, parent, made]).unwrap();
         assert_eq!(emptied, ["../common.env", "c.conf"]);
-        assert_eq!(manifests.admission.objects.iter().map(|o| o.key.to_string()).collect::<Vec<_>>(), ["MiniService n/app"]);
+        let mut keys: Vec<String> = manifests.admission.objects.iter().map(|o| o.key.to_string()).collect();
+        keys.sort();
+        assert_eq!(keys, ["MiniContainer n/w", "MiniService n/app", "MiniService n/w-a"]);
     }
 }

@@ -141,3 +141,28 @@ fn a_file_may_have_several_drills_and_lists_of_everything() {
     assert!(matches!(&expected[1].what, Claim::Of(_, Quality::Because(of)) if of.len() == 2));
     assert!(matches!(&expected[2].what, Claim::Of(_, Quality::Events(of)) if of == &[Reason::Started]));
 }
+
+/// Renew it with `quaymaster schema --drill > schemas/drills/drill.json`.
+#[test]
+fn the_schema_is_as_recorded_and_knows_every_field() {
+    let root = std::path::PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo says where the package is")).join("../..");
+    let recorded = std::fs::read_to_string(root.join("schemas/drills/drill.json")).unwrap();
+    assert!(recorded == crate::output::json(&schema()), "run `quaymaster schema --drill > schemas/drills/drill.json`");
+    let step = &schema()["properties"]["steps"]["items"]["properties"];
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>();
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    assert_eq!(keys(&step["expect"]["properties"]), words(&TOTALS));
+    assert_eq!(keys(&step["expect"]["additionalProperties"]["properties"]), words(&QUALITIES));
+    assert!(reasons().len() > 40 && reasons().contains(&"DependencyUnavailable".to_owned()));
+}
+
+#[test]
+fn the_drills_of_the_guide_are_valid() {
+    let root = std::path::PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo says where the package is")).join("../..");
+    let guide = std::fs::read_to_string(root.join("docs/guide/drills.md")).unwrap();
+    let drills: Vec<&str> = guide.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(!drills.is_empty());
+    for drill in drills {
+        assert!(read(drill).is_ok(), "{drill}\n{:?}", read(drill));
+    }
+}
