@@ -194,6 +194,34 @@ fn a_drill_that_never_settles_and_one_that_never_begins_say_so() {
 }
 
 #[test]
+fn servers_outside_answer_in_their_own_protocol() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let probes = [
+        ("tcp", "tcp: {host: t.example, port: 25}"),
+        ("http", "http: {url: \"http://h.example/x\", status: 204}"),
+        ("vault", "vault: {url: \"http://v.example:8200\"}"),
+        ("redis", "redis: {url: \"redis://r.example\"}"),
+        ("redis-login", "redis: {url: \"redis://l.example\", password: cache}"),
+        ("postgres", "postgres: {url: \"postgres://p.example/app\"}"),
+        ("postgres-login", "postgres: {url: \"postgres://q.example/app\", user: app, password: base}"),
+    ];
+    let manifests = probes.map(|(name, probe)| {
+        format!("---\napiVersion: quaymaster.dev/v1alpha1\nkind: MiniService\nmetadata: {{name: {name}}}\nspec: {{external: {{probe: {{{probe}}}}}}}\n")
+    });
+    fs::write(folder.path().join("outside.yaml"), manifests.concat()).expect("it can be written");
+    let acts: Vec<String> = probes.iter().map(|(name, _)| format!("down {name} for 5m")).collect();
+    let lost: Vec<String> = probes.iter().map(|(name, _)| format!("{name}: {{reason: ProbeFailed}}")).collect();
+    let drill = format!(
+        "drill: d\nsteps:\n  - {{at: 0s, do: [{}]}}\n  - {{at: 4m, expect: {{{}}}}}\n  - {{at: end, expect: {{all: available}}}}\n",
+        acts.join(", "),
+        lost.join(", ")
+    );
+    fs::write(folder.path().join("d.drill.yaml"), drill).expect("it can be written");
+    let ran = run(&["test"], folder.path());
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{}", ran.out);
+}
+
+#[test]
 fn a_drill_is_no_manifest() {
     let ran = run(&["validate", "drills"], &examples());
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{}", ran.out);

@@ -27,8 +27,18 @@ const KEPT_DOWN: &str = "the drill keeps it down";
 pub(crate) struct External {
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// What it answers to HTTP.
-    pub(crate) status: u16,
+    pub(crate) speaks: Speaks,
+    /// The password that the probe shows it, by its name.
+    pub(crate) password: Option<Name>,
+}
+
+/// How an external service answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// HTTP, always with this status; and whoever only connects is content as well.
+    Http(u16),
+    Redis,
+    Postgres,
 }
 
 /// A part of an app.
@@ -96,12 +106,16 @@ impl Cast {
         let Ok(desired) = DesiredService::from_object(&object, &Files::new()) else { return };
         match desired.form {
             Form::External(external) => {
-                let (host, port, status) = match external.check.kind {
-                    HealthKind::Tcp { host, port } => (host, port, 200),
-                    HealthKind::Http { host, port, status, .. } => (host, port, status.unwrap_or(200)),
+                let (host, port, speaks, login) = match external.check.kind {
+                    HealthKind::Tcp { host, port } => (host, port, Speaks::Http(200), None),
+                    HealthKind::Http { host, port, status, .. } => (host, port, Speaks::Http(status.unwrap_or(200)), None),
+                    HealthKind::Vault { at } => (at.host, at.port, Speaks::Http(200), None),
+                    HealthKind::Redis { at, login } => (at.host, at.port, Speaks::Redis, Some(login)),
+                    HealthKind::Postgres { at, login, .. } => (at.host, at.port, Speaks::Postgres, Some(login)),
                     HealthKind::Command(_) | HealthKind::Image => return,
                 };
-                self.externals.insert(key.clone(), External { host, port, status });
+                let password = login.and_then(|login| login.password);
+                self.externals.insert(key.clone(), External { host, port, speaks, password });
             }
             Form::Logical(logical) => {
                 let reported_by = ObjectKey::new(key.kind.clone(), key.namespace.clone(), logical.reported_by);

@@ -22,6 +22,7 @@ use qm_controller::apply::SourceInput;
 use qm_controller::clock::Clock;
 use qm_controller::dial::{Address, Dial, Stream};
 use qm_controller::ports::ActRequest;
+use qm_controller::probe::Passwords;
 use qm_controller::pulls;
 use qm_controller::records::{EVENT, PENDING_RELOAD};
 use qm_controller::reports::Heartbeat;
@@ -37,7 +38,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::cast::{Cast, External};
+use super::cast::{Cast, External, Speaks};
 use super::timeline::{Happened, Standing, Timeline};
 
 /// 2026-01-01T00:00:00Z, in Unix milliseconds: every drill begins there, so that schedules are met alike.
@@ -121,6 +122,10 @@ impl Stage {
         let sim = Sim::new(engine, Arc::new(move || now_at(started)));
         let cast = Arc::new(Mutex::new(cast));
         let scratch = Scratch::make().context("no temporary folder can be made")?;
+        for password in lock(&cast).externals.values().filter_map(|external| external.password.as_ref()) {
+            // Whoever plays the other side takes any.
+            fs::write(scratch.0.join(password.as_str()), "drill").context("a password cannot be made up")?;
+        }
         let uids = Arc::new(Mutex::new(0_u64));
         let clock = Clock::new(
             Arc::new(move || Timestamp::from_micros(now_at(started).wall_ns / 1_000)),
@@ -146,6 +151,7 @@ impl Stage {
             sources,
             on_connect: Arc::new(|_| Ok(())),
             pulls: pulls::Settings::default(),
+            probe_passwords: Passwords::of(Some(scratch.0.clone())),
         })?);
         let mut tasks = JoinSet::new();
         let running = sim.clone();
@@ -467,20 +473,37 @@ fn dial(sim: Sim, cast: Arc<Mutex<Cast>>) -> Dial {
     })
 }
 
-/// Somebody outside who accepts, and answers every HTTP request with one status.
+/// Somebody outside who accepts, and answers whatever a probe asks in its protocol.
 fn outside_service(external: &External) -> DuplexStream {
     let (client, mut server) = tokio::io::duplex(16 * 1024);
-    let answer = format!("HTTP/1.1 {} drill\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", external.status);
+    let speaks = external.speaks;
     tokio::spawn(async move {
-        let (mut head, mut buffer) = (Vec::new(), [0_u8; 1024]);
+        let (mut heard, mut buffer) = (Vec::new(), [0_u8; 1024]);
         while let Ok(count @ 1..) = server.read(&mut buffer).await {
-            head.extend_from_slice(&buffer[..count]);
-            if head.windows(4).any(|end| end == b"\r\n\r\n") {
-                // Whoever asked may have gone.
-                drop(server.write_all(answer.as_bytes()).await);
+            heard.extend_from_slice(&buffer[..count]);
+            let Some(answer) = answer(speaks, &heard) else { continue };
+            heard.clear();
+            // Whoever asked may have gone.
+            if server.write_all(&answer).await.is_err() || matches!(speaks, Speaks::Http(_)) {
                 return;
             }
         }
     });
     client
+}
+
+/// What is answered to what was heard; nothing until that is whole. Passwords are taken, and queries answered with nothing.
+fn answer(speaks: Speaks, heard: &[u8]) -> Option<Vec<u8>> {
+    /// "It is your turn", as PostgreSQL says it.
+    const READY: &[u8] = b"Z\0\0\0\x05I";
+    let has = |words: &[u8]| heard.windows(words.len()).any(|window| window == words);
+    match speaks {
+        Speaks::Http(status) => {
+            has(b"\r\n\r\n").then(|| format!("HTTP/1.1 {status} drill\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").into_bytes())
+        }
+        Speaks::Redis => heard.ends_with(b"\r\n").then(|| if has(b"PING") { b"+PONG\r\n".to_vec() } else { b"+OK\r\n".to_vec() }),
+        // Only the first message has no letter before its length.
+        Speaks::Postgres if heard.first() == Some(&0) => Some([b"R\0\0\0\x08\0\0\0\0", READY].concat()),
+        Speaks::Postgres => Some([b"C\0\0\0\x0dSELECT 1\0", READY].concat()),
+    }
 }
