@@ -269,7 +269,7 @@ fn a_daemon_restart_ends_containers_and_policies_bring_them_back() {
 #[test]
 fn rules_of_the_world_apply_by_name() {
     let behaviour = Behaviour { exit_after_ms: Some(100), exit_code: Some(3), crash_loop: Some(true), ..Behaviour::default() };
-    let world = World { containers: vec![Rule { name: Some("bad-*".to_owned()), image: None, behaviour }], ..World::default() };
+    let world = World { containers: vec![Rule { name: Some("bad-*".to_owned()), behaviour, ..Rule::default() }], ..World::default() };
     let text = serde_json::to_string(&world).expect("a world is JSON");
     assert_eq!(World::parse(&text), Ok(world.clone()));
     let mut bench = Bench::in_world(world);
@@ -278,6 +278,46 @@ fn rules_of_the_world_apply_by_name() {
     bench.pass(200);
     assert_eq!(bench.inspect("bad-1")["State"]["ExitCode"], 3);
     assert_eq!(bench.inspect("good")["State"]["Status"], "running");
+}
+
+#[test]
+fn a_container_that_nobody_looks_into_runs_answers_and_can_be_meddled_with() {
+    let opaque = Behaviour { opaque: Some(true), ..Behaviour::default() };
+    let labels = std::collections::BTreeMap::from([("who".to_owned(), "app".to_owned())]);
+    let world = World { containers: vec![Rule { labels: labels.clone(), behaviour: opaque, ..Rule::default() }], ..World::default() };
+    let mut bench = Bench::in_world(world);
+    let app = bench.run("app", &json!({ "Cmd": ["sh", "/nowhere.sh"], "Labels": { "who": "app" } }));
+    bench.run("other", &json!({ "Cmd": ["sh", "/nowhere.sh"] }));
+    bench.pass(10);
+    let states = |bench: &mut Bench| ["app", "other"].map(|name| bench.inspect(name)["State"]["Status"].as_str().map(str::to_owned));
+    assert_eq!(states(&mut bench), [Some("running".to_owned()), Some("exited".to_owned())]);
+    let address = bench.inspect("app")["NetworkSettings"]["IPAddress"].as_str().expect("an address").to_owned();
+    let checked = |bench: &mut Bench| {
+        let (_, exec) = bench.post(&format!("/containers/{app}/exec"), &json!({ "Cmd": ["test", "-f", "/nowhere"] }));
+        let exec = exec["Id"].as_str().expect("an id").to_owned();
+        bench.post(&format!("/exec/{exec}/start"), &json!({ "Detach": true }));
+        let code = bench.call("GET", &format!("/exec/{exec}/json")).1["ExitCode"].as_i64();
+        (bench.engine.listens(&address, 4711, bench.now), code)
+    };
+    assert!(matches!(checked(&mut bench), (Listening::Accepts { .. }, Some(0))));
+    // What is forced wins over everything, and at once.
+    let force = |bench: &mut Bench, behaviour: Option<Behaviour>| {
+        let rule = |behaviour| Rule { labels: labels.clone(), behaviour, ..Rule::default() };
+        bench.engine.change_world(|world| world.forced = behaviour.into_iter().map(rule).collect(), bench.now);
+    };
+    force(&mut bench, Some(Behaviour { healthy_after_ms: Some(1 << 40), ..Behaviour::default() }));
+    assert!(matches!(checked(&mut bench), (Listening::Refused, Some(1))));
+    force(&mut bench, None);
+    assert!(matches!(checked(&mut bench), (Listening::Accepts { .. }, Some(0))));
+    force(&mut bench, Some(Behaviour { start_error: Some("the disk is on fire".to_owned()), ..Behaviour::default() }));
+    assert!(bench.engine.crash("app", 9, bench.now) && !bench.engine.crash("app", 9, bench.now));
+    assert_eq!(bench.call("POST", "/containers/app/start"), (500, json!({ "message": "the disk is on fire" })));
+    assert_eq!(
+        (bench.inspect("app")["State"]["Status"].clone(), bench.inspect("app")["State"]["Error"].clone()),
+        (json!("exited"), json!("the disk is on fire"))
+    );
+    force(&mut bench, None);
+    assert_eq!(bench.call("POST", "/containers/app/start").0, 204);
 }
 
 /// Requests that hit what is there as well as what is not.

@@ -100,6 +100,19 @@ fn it_is_made_at_once_and_started_when_its_dependency_is_usable() {
 }
 
 #[test]
+fn what_waits_for_its_dependency_is_left_alone_with_files_too() {
+    let files = "{container: {image: a:1, networks: [data], configs: [{name: c, target: /etc/c, content: hello}]}}";
+    let mut model = Model::new(job_on(files, "[{service: db}]"));
+    let db = ObjectKey::new("MiniService", "n", "db");
+    model.gates.insert(db.clone(), Gate { usable: false, bad: false });
+    model.settle();
+    assert_eq!(model.current().runnable(), Vec::<usize>::new(), "nothing is done again and again");
+    model.gates.insert(db, Gate { usable: true, bad: false });
+    model.settle();
+    assert_eq!(parts(&model), ["1  running"]);
+}
+
+#[test]
 fn it_resumes_at_the_step_that_failed_after_a_pause() {
     let mut model = Model::new(job(STEPS));
     model.settle();

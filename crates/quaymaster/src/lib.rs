@@ -3,6 +3,7 @@
 
 mod cli;
 mod client;
+mod drill;
 mod faces;
 pub mod intake;
 mod output;

@@ -95,7 +95,7 @@ mod tests {
         .unwrap();
         let world = guide.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
         let world = World::parse(world).unwrap();
-        assert_eq!((world.images.len(), world.containers.len()), (3, 4));
+        assert_eq!((world.images.len(), world.containers.len()), (3, 6));
     }
 
     #[tokio::test]

@@ -79,7 +79,7 @@ impl Disk {
 }
 
 fn is_manifest(path: &RelPath) -> bool {
-    [".yaml", ".yml", ".json"].iter().any(|end| path.as_str().ends_with(end))
+    qm_source::is_manifest_name(path.file_name())
 }
 
 /// What one operator process knows of the folder.

@@ -526,8 +526,11 @@ impl World {
             };
             changed.extend(inner.engine.observe(key, own, now));
         }
-        inner.snapshot = inner.engine.snapshot();
-        if !changed.is_empty() {
+        let after = inner.engine.snapshot();
+        let before = std::mem::replace(&mut inner.snapshot, after);
+        // What time alone changed, or the word that a change is under way, was changed before this was called.
+        changed.extend(touched.iter().filter(|key| before.get(key) != inner.snapshot.get(key)).cloned());
+        if before.version() != inner.snapshot.version() {
             inner.version += 1;
         }
         let version = inner.version;

@@ -28,6 +28,9 @@ pub struct World {
     pub memory_bytes: u64,
     /// Its processors.
     pub cpus: u64,
+    /// Rules that win over all others and over labels: of programs that meddle, not of files.
+    #[serde(skip)]
+    pub forced: Vec<Rule>,
 }
 
 impl Default for World {
@@ -42,6 +45,7 @@ impl Default for World {
             host_paths: Vec::new(),
             memory_bytes: 25_276_502_016,
             cpus: 2,
+            forced: Vec::new(),
         }
     }
 }
@@ -157,8 +161,18 @@ pub struct Rule {
     pub name: Option<String>,
     /// A pattern for the image it was created from.
     pub image: Option<String>,
+    /// Labels that it has.
+    pub labels: BTreeMap<String, String>,
     /// What they do.
     pub behaviour: Behaviour,
+}
+
+impl Rule {
+    fn fits(&self, facts: &Facts<'_>) -> bool {
+        self.name.as_ref().is_none_or(|p| glob(p, facts.name))
+            && self.image.as_ref().is_none_or(|p| glob(p, facts.image))
+            && self.labels.iter().all(|(key, value)| facts.labels.get(key) == Some(value))
+    }
 }
 
 /// Scripted behaviour. What is not said is read from the command line.
@@ -185,6 +199,11 @@ pub struct Behaviour {
     pub stop_ms: Option<u64>,
     /// A line that it logs at every start.
     pub log: Option<String>,
+    /// Nobody looks into it: it runs whatever its command line says, listens wherever it is dialled, and what is run in it succeeds
+    /// while it is healthy.
+    pub opaque: Option<bool>,
+    /// It cannot be started, and this is what the engine says.
+    pub start_error: Option<String>,
 }
 
 impl Behaviour {
@@ -200,6 +219,8 @@ impl Behaviour {
             http_status: self.http_status.or(base.http_status),
             stop_ms: self.stop_ms.or(base.stop_ms),
             log: self.log.or(base.log),
+            opaque: self.opaque.or(base.opaque),
+            start_error: self.start_error.or(base.start_error),
         }
     }
 
@@ -207,17 +228,20 @@ impl Behaviour {
     fn from_labels(labels: &BTreeMap<String, String>) -> Self {
         let text = |key: &str| labels.get(&format!("{LABEL_PREFIX}{key}")).map(String::as_str);
         let number = |key: &str| text(key).and_then(|t| t.trim().parse::<u64>().ok());
+        let is_yes = |t: &str| !matches!(t, "false" | "0" | "no");
         Self {
             start_ms: number("start-ms"),
             healthy_after_ms: number("healthy-after-ms"),
             exit_after_ms: number("exit-after-ms"),
             exit_code: text("exit-code").and_then(|t| t.trim().parse().ok()),
-            crash_loop: text("crash-loop").map(|t| !matches!(t, "false" | "0" | "no")),
+            crash_loop: text("crash-loop").map(is_yes),
             flap_ms: number("flap-ms").filter(|ms| *ms > 0),
             ports: text("ports").map(|t| t.split([',', ' ']).filter_map(|p| p.trim().parse().ok()).collect()),
             http_status: text("http-status").and_then(|t| t.trim().parse().ok()).filter(|s| (100..1000).contains(s)),
             stop_ms: number("stop-ms"),
             log: text("log").map(str::to_owned),
+            opaque: text("opaque").map(is_yes),
+            start_error: text("start-error").map(str::to_owned),
         }
     }
 }
@@ -272,6 +296,10 @@ pub(crate) struct Script {
     pub(crate) lines: Vec<(u64, Channel, String)>,
     /// The program that the image does not have.
     pub(crate) missing: Option<String>,
+    /// Nobody looks into it: [`Behaviour::opaque`].
+    pub(crate) opaque: bool,
+    /// Why it cannot be started.
+    pub(crate) start_error: Option<String>,
 }
 
 /// What is known of a container when its script is settled.
@@ -288,15 +316,17 @@ pub(crate) struct Facts<'a> {
 
 impl World {
     pub(crate) fn script(&self, facts: &Facts<'_>, files: &mut Files) -> Script {
-        let mut said = Behaviour::from_labels(facts.labels);
-        let fits = |rule: &&Rule| {
-            rule.name.as_ref().is_none_or(|p| glob(p, facts.name)) && rule.image.as_ref().is_none_or(|p| glob(p, facts.image))
-        };
-        for rule in self.containers.iter().rev().filter(fits) {
+        let mut said = Behaviour::default();
+        for rule in self.forced.iter().rev().filter(|rule| rule.fits(facts)) {
             said = said.over(rule.behaviour.clone());
         }
-        let mut shell = Shell::new(files, facts.env, facts.program == Program::Busybox);
-        let outcome = shell.top(facts.command);
+        said = said.over(Behaviour::from_labels(facts.labels));
+        for rule in self.containers.iter().rev().filter(|rule| rule.fits(facts)) {
+            said = said.over(rule.behaviour.clone());
+        }
+        let opaque = said.opaque == Some(true);
+        let mut shell = Shell::new(files, facts.env, facts.program == Program::Busybox && !opaque);
+        let outcome = if opaque { None } else { shell.top(facts.command) };
         let mut lines = std::mem::take(&mut shell.lines);
         let (ports, trap, missing, ms) = (std::mem::take(&mut shell.ports), shell.trap, shell.missing.take(), shell.ms);
         let ends = match (said.exit_after_ms, outcome) {
@@ -309,6 +339,7 @@ impl World {
         let on_term = match (said.stop_ms, trap) {
             (Some(after_ms), _) => OnTerm::Ends { after_ms, code: None },
             (None, Some(code)) => OnTerm::Ends { after_ms: 0, code: Some(code) },
+            (None, None) if opaque => OnTerm::Ends { after_ms: 0, code: Some(0) },
             (None, None) if facts.init => OnTerm::Ends { after_ms: 0, code: None },
             (None, None) if facts.program == Program::Service => OnTerm::Ends { after_ms: 0, code: Some(0) },
             (None, None) => OnTerm::Ignores,
@@ -327,6 +358,8 @@ impl World {
             http_status: said.http_status.unwrap_or(200),
             lines,
             missing: missing.filter(|_| facts.program == Program::Busybox),
+            opaque,
+            start_error: said.start_error,
         }
     }
 }

@@ -262,6 +262,11 @@ impl Container {
         self.phase == Phase::Running && self.script.flap_ms.is_none_or(|flap| (since / flap.max(1)).is_multiple_of(2))
     }
 
+    /// Whether it would listen on a TCP port.
+    pub(crate) fn listens_on(&self, port: u16) -> bool {
+        (self.script.opaque && !self.script.ports_are_all) || self.tcp_ports().contains(&port)
+    }
+
     /// The TCP ports it would listen on.
     pub(crate) fn tcp_ports(&self) -> Vec<u16> {
         let mut ports = self.script.ports.clone();

@@ -206,6 +206,9 @@ impl Engine {
     fn run_printing(&mut self, id: &str, command: &[String], more: &[String], now: Now) -> (i64, Printed, Option<String>, bool, bool) {
         let Some(container) = self.containers.get_mut(id) else { return (1, Vec::new(), None, false, false) };
         let well = container.well(now.mono_ms);
+        if container.script.opaque {
+            return (i64::from(!well), Vec::new(), None, false, false);
+        }
         let mut env = strings(container.config.get("Env"));
         env.extend(more.iter().cloned());
         env.push(format!("HOSTNAME={}", container.config.get("Hostname").and_then(Value::as_str).unwrap_or_default()));

@@ -12,7 +12,8 @@ use super::reply::{Failure, Reply, Request, Ticket};
 use super::volume::valid_name;
 use super::{Engine, Grave, Holder};
 use crate::Now;
-use crate::behaviour::{Ends, Facts, OnTerm, Program};
+use crate::behaviour::shell::Files;
+use crate::behaviour::{Ends, Facts, OnTerm, Program, Script, World};
 
 /// The first pause before a restart, the longest, and the life that starts the pauses anew.
 const BACKOFF: (u64, u64, u64) = (100, 60_000, 10_000);
@@ -176,9 +177,11 @@ impl Engine {
         }
         let result = joined.map_err(with(128)).and_then(|()| self.publish(id).map_err(with(128))).and_then(|()| {
             self.mount_events(id, now);
-            match &self.containers[id].script.missing {
-                None => Ok(()),
-                Some(program) => {
+            let script = &self.containers[id].script;
+            match (&script.start_error, &script.missing) {
+                (None, None) => Ok(()),
+                (Some(message), _) => Err((Failure::new(500, message.clone()), 128)),
+                (None, Some(program)) => {
                     let why = if program.contains('/') {
                         format!("stat {program}: no such file or directory")
                     } else {
@@ -228,26 +231,60 @@ impl Engine {
 
     /// What the command line of a busybox does may depend on files, which are known only now; what it writes is in them afterwards.
     fn script_anew(&mut self, id: &Arc<str>) {
-        let Some(container) = self.containers.get(id) else { return };
-        let program = self.images.get(&container.image_id).map_or(Program::Service, |i| i.spec.program);
-        if program != Program::Busybox {
+        if self.program_of(id) != Program::Busybox {
             return;
         }
-        let (mut files, env) = (self.gather(id), strings(container.config.get("Env")));
-        let facts = Facts {
-            name: &container.name,
-            image: &container.image,
-            program,
-            labels: &container.labels,
-            command: &container.command,
-            env: &env,
-            init: container.host.get("Init").and_then(Value::as_bool).unwrap_or(false),
-        };
-        let script = self.options.world.script(&facts, &mut files);
+        let mut files = self.gather(id);
+        let Some(script) = self.script_of(id, &mut files) else { return };
         self.scatter(id, files);
         if let Some(container) = self.containers.get_mut(id) {
             container.script = Arc::new(script);
         }
+    }
+
+    fn program_of(&self, id: &str) -> Program {
+        let image = self.containers.get(id).and_then(|container| self.images.get(&container.image_id));
+        image.map_or(Program::Service, |image| image.spec.program)
+    }
+
+    fn script_of(&self, id: &str, files: &mut Files) -> Option<Script> {
+        let container = self.containers.get(id)?;
+        let facts = Facts {
+            name: &container.name,
+            image: &container.image,
+            program: self.program_of(id),
+            labels: &container.labels,
+            command: &container.command,
+            env: &strings(container.config.get("Env")),
+            init: container.host.get("Init").and_then(Value::as_bool).unwrap_or(false),
+        };
+        Some(self.options.world.script(&facts, files))
+    }
+
+    /// Changes the world around the engine. Containers that are there behave accordingly at once; when a running one ends by itself was
+    /// settled at its start.
+    pub fn change_world(&mut self, change: impl FnOnce(&mut World), now: Now) {
+        self.advance(now);
+        change(&mut self.options.world);
+        let ids: Vec<Arc<str>> = self.containers.keys().cloned().collect();
+        for id in ids {
+            let mut files = self.gather(&id);
+            let Some(script) = self.script_of(&id, &mut files) else { continue };
+            if let Some(container) = self.containers.get_mut(&id) {
+                container.script = Arc::new(script);
+            }
+            self.time_listening(&id, now);
+        }
+        self.version += 1;
+    }
+
+    /// The process of a container ends by itself; `false` = it has none.
+    pub fn crash(&mut self, reference: &str, code: i64, now: Now) -> bool {
+        self.advance(now);
+        let Ok(id) = self.find(reference) else { return false };
+        let lives = self.containers[&id].phase.lives();
+        self.die(&id, code, now);
+        lives
     }
 
     fn join_networks(&mut self, id: &Arc<str>, now: Now) -> Result<(), Failure> {

@@ -183,7 +183,7 @@ impl Engine {
     fn port_of(&self, container: &Container, port: u16, now: Now) -> Listening {
         let accepts = |answers| Listening::Accepts { http_status: container.script.http_status, answers };
         match container.phase {
-            _ if !container.tcp_ports().contains(&port) => Listening::Refused,
+            _ if !container.listens_on(port) => Listening::Refused,
             Phase::Paused => accepts(Answers::Frozen),
             Phase::Running if container.well(now.mono_ms) => accepts(Answers::Yes),
             _ => Listening::Refused,

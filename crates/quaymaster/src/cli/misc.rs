@@ -15,7 +15,8 @@ use crate::output;
 Examples:
   quaymaster schema > quaymaster.json
   quaymaster schema msvc
-  quaymaster schema msvc --crd")]
+  quaymaster schema msvc --crd
+  quaymaster schema --drill > drill.json")]
 pub(crate) struct SchemaArgs {
     /// The kind; without one, all that manifests declare
     #[arg(value_name = "KIND")]
@@ -23,9 +24,16 @@ pub(crate) struct SchemaArgs {
     /// The CustomResourceDefinition as YAML, in place of the JSON Schema
     #[arg(long)]
     crd: bool,
+    /// The JSON Schema of drills
+    #[arg(long, conflicts_with_all = ["kind", "crd"])]
+    drill: bool,
 }
 
 pub(crate) fn schema(args: &SchemaArgs) -> Done {
+    if args.drill {
+        output::print(&output::json(&crate::drill::format::schema()))?;
+        return Ok(End::Fine);
+    }
     let kind = match &args.kind {
         None => None,
         Some(word) => Some(super::target::kind(word).map_err(CliError::Usage)?.0),

@@ -6,6 +6,7 @@
 mod cause;
 pub(crate) mod demo;
 pub(crate) mod describe;
+pub(crate) mod drill;
 pub(crate) mod events;
 mod explain;
 pub(crate) mod get;
@@ -62,6 +63,8 @@ pub(crate) enum Command {
     Sim(sim::SimArgs),
     Validate(validate::ValidateArgs),
     Plan(plan::PlanArgs),
+    Test(drill::TestArgs),
+    WhatIf(drill::WhatIfArgs),
     Get(get::GetArgs),
     Describe(describe::DescribeArgs),
     Status(status::StatusArgs),
@@ -230,6 +233,8 @@ fn dispatch(command: Command) -> Done {
         Command::Sim(args) => sim::sim(&args),
         Command::Validate(args) => validate::validate(&args),
         Command::Plan(args) => plan::plan(&args),
+        Command::Test(args) => drill::test(&args),
+        Command::WhatIf(args) => drill::what_if(&args),
         Command::Get(args) => block_on(get::get(&args)),
         Command::Describe(args) => block_on(describe::describe(&args)),
         Command::Status(args) => block_on(status::status(&args)),

@@ -434,7 +434,9 @@ impl Desk<'_> {
             before.push(plan.push(self.planner.step(slot, Action::Connect { container: id(), join }, cause.clone())));
         }
         if has_writes(&self.planner) {
-            before.push(plan.push(write_files(&self.planner, slot, id(), cause.clone())));
+            // When it starts, and not again and again while the start waits.
+            let write = write_files(&self.planner, slot, id(), cause.clone());
+            before = vec![plan.push(Step { waits: waits.clone(), after: before, ..write })];
         }
         let is_begun = run.begun.as_ref() == Some(part);
         if waits.is_empty() && self.ctx().suspended.is_none() && !is_begun {

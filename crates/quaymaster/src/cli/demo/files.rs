@@ -44,8 +44,8 @@ const PACE_MS: &[(&str, u64)] = &[
 pub(super) fn world(fast: bool) -> World {
     let rule = |(name, ms): &(&str, u64)| Rule {
         name: Some((*name).to_owned()),
-        image: None,
         behaviour: Behaviour { healthy_after_ms: Some(*ms), ..Behaviour::default() },
+        ..Rule::default()
     };
     World { containers: if fast { Vec::new() } else { PACE_MS.iter().map(rule).collect() }, ..World::default() }
 }
@@ -102,7 +102,7 @@ mod tests {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
                     open.push(path);
-                } else {
+                } else if !path.to_string_lossy().ends_with(".drill.yaml") {
                     found.insert(path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned());
                 }
             }
