@@ -34,7 +34,7 @@ fn event(block: &str) -> Option<Event> {
     let mut name = None;
     let mut data: Vec<&str> = Vec::new();
     for line in block.lines() {
-        let (field, value) = line.split_once(':')?;
+        let Some((field, value)) = line.split_once(':') else { continue };
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
             "event" => name = Some(value),

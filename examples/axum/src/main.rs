@@ -1,5 +1,6 @@
 //! A small shop over HTTP whose routes are there while its database is. It owns nothing but an example: start at [`router`].
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +16,9 @@ const PART: &str = "shop-db";
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often the database is looked at.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How often the pool of connections was opened. A real shop would have the pool here.
+static OPENED: AtomicU32 = AtomicU32::new(1);
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -36,12 +40,14 @@ async fn main() -> Result<()> {
 }
 
 fn router(client: &Client) -> Router {
-    // A layer: every route below it asks before it is called, and the database is not changed while it runs.
+    // A layer: every route before it asks before it is called, and the database is not changed while it runs.
     let orders = RequiresLayer::new(client.clone(), PART).operation("read").holding_use(PATIENCE);
+    let pool = || async { format!("opened {} times\n", OPENED.load(Ordering::Relaxed)) };
     Router::new()
         .route("/orders", get(|| async { "two teas\n" }))
         .layer(orders)
         .route("/save", get(save))
+        .route("/pool", get(pool))
         .route("/healthz", get(|| async { "ok\n" }))
 }
 
@@ -56,7 +62,7 @@ async fn look_after(reporter: &Reporter, database: &str) {
     loop {
         match TcpStream::connect(database).await {
             Ok(_) => reporter.set(Report::default()),
-            // It can be looked at from here only: whether the database is up is for the operator to say. What the shop knows is that it
+            // Whether the database is up is for the operator to say, and it says so of this part too. What the shop knows is that it
             // cannot write.
             Err(error) => {
                 reporter.set(Report { reason: error.to_string(), blocked_operations: vec!["write".to_owned()], ..Report::default() })
@@ -64,8 +70,10 @@ async fn look_after(reporter: &Reporter, database: &str) {
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
-            // A pool of connections would be made anew here.
-            reload = reporter.reload() => reporter.done(&reload),
+            reload = reporter.reload() => {
+                OPENED.fetch_add(1, Ordering::Relaxed);
+                reporter.done(&reload);
+            }
         }
     }
 }
