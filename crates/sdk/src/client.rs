@@ -157,6 +157,12 @@ impl Client {
         self.until(|picture| picture.contact == Contact::Now && is_usable(picture)).await;
     }
 
+    /// Waits until the picture does not say any more that a service is being changed: it follows a grant within moments.
+    pub(crate) async fn unchanged(&self, service: &str) {
+        let is_changing = |picture: &Picture| picture.services.get(service).is_some_and(|answer| answer.is_changing());
+        self.until(|picture| picture.contact != Contact::Now || !is_changing(picture)).await;
+    }
+
     async fn until(&self, is_so: impl FnMut(&Picture) -> bool) {
         if self.inner.picture.clone().wait_for(is_so).await.is_err() {
             // The task that tells has ended with its runtime: it never will be so.

@@ -7,13 +7,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response};
+use tokio::time::{Instant, timeout_at};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::blocked::Blocked;
 use crate::client::Client;
 use crate::locks::users::UseGuard;
-use crate::verdict::WhenAway;
+use crate::verdict::{Verdict, WhenAway};
 
 #[derive(Clone, Debug)]
 struct Requirement {
@@ -26,14 +27,28 @@ struct Requirement {
 
 impl Requirement {
     async fn enter(&self) -> Result<Option<UseGuard>, Blocked> {
+        let Some(wait) = self.holding else { return self.verdict().check().map(|()| None) };
+        let deadline = Instant::now() + wait;
+        let verdict = self.verdict();
+        let was_changing = verdict.answer.is_changing();
+        // A change is what the lease waits for; nothing else is worth to wait for.
+        if !was_changing {
+            verdict.check()?;
+        }
+        let guard = self.client.hold_use(&self.service, wait).await?;
+        if was_changing {
+            // Whatever it says then, or when the time is over, holds.
+            drop(timeout_at(deadline, self.client.unchanged(&self.service)).await);
+            self.verdict().check()?;
+        }
+        Ok(Some(guard))
+    }
+
+    fn verdict(&self) -> Verdict {
         let operation = self.operation.as_deref();
         match self.when_away {
-            Some(when_away) => self.client.usable_with(&self.service, operation, when_away).check()?,
-            None => self.client.require(&self.service, operation)?,
-        }
-        match self.holding {
-            Some(wait) => self.client.hold_use(&self.service, wait).await.map(Some),
-            None => Ok(None),
+            Some(when_away) => self.client.usable_with(&self.service, operation, when_away),
+            None => self.client.usable(&self.service, operation),
         }
     }
 }

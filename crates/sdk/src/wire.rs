@@ -66,6 +66,13 @@ pub struct Answer {
     pub version: String,
 }
 
+impl Answer {
+    /// Somebody changes it: that it is not usable ends with the change.
+    pub(crate) fn is_changing(&self) -> bool {
+        !self.usable && self.reason == "Changing"
+    }
+}
+
 /// Who keeps a service from being usable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

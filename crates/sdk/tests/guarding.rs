@@ -98,9 +98,18 @@ async fn what_may_not_be_used_is_not_called() {
     // Without a client of its own, the process's.
     let Err(Failed::Blocked(blocked)) = save().await else { panic!("it was called") };
     assert_eq!((blocked.reason(), blocked.retry_after()), ("NoClient", None));
+    let response: Response<String> = blocked.into_response();
+    assert_eq!((response.status(), response.headers().get("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, None), "nothing to wait for");
     qm_sdk::install(client(&home, OPEN)).expect("there is none yet");
     assert_eq!(save().await, Ok(1));
     qm_sdk::install(client(&home, OPEN)).expect_err("there is one already");
+}
+
+#[test]
+fn a_client_needs_a_namespace_and_a_runtime() {
+    let refusal = |namespace: &str| Client::builder().namespace(namespace).start().expect_err("it is refused").to_string();
+    assert_eq!(refusal("a/b"), "`a/b` is no namespace");
+    assert_eq!(refusal("shop"), "a client is started within a tokio runtime");
 }
 
 /// An event about a service.

@@ -6,16 +6,21 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use qm_sdk::{Answer, AskChange, Availability, Client, Error, LockMode};
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use http::Request;
+use qm_sdk::{Answer, AskChange, Availability, Client, Error, LockMode, RequiresLayer};
 use qm_tests::support::docker::Docker;
 use qm_tests::support::engine;
-use qm_tests::support::http::{self, Place};
+use qm_tests::support::http::{self as plain, Place};
 use qm_tests::support::manifests::{Service, sleeper, web};
 use qm_tests::support::operator::built;
 use qm_tests::support::wait;
 use qm_tests::support::world::World;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
+use tower_service::Service as _;
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
@@ -91,9 +96,9 @@ fn address(world: &World, service: &str) -> SocketAddr {
 }
 
 /// Waits for an answer of the shop.
-fn until(place: SocketAddr, path: &str, what: &str, is: impl Fn(&http::Answer) -> bool) -> http::Answer {
+fn until(place: SocketAddr, path: &str, what: &str, is: impl Fn(&plain::Answer) -> bool) -> plain::Answer {
     let found = wait::until(LONG, || {
-        let answer = http::call(&Place::Tcp(place), "GET", path, None).map_err(|e| e.to_string())?;
+        let answer = plain::call(&Place::Tcp(place), "GET", path, None).map_err(|e| e.to_string())?;
         if is(&answer) { Ok(answer) } else { Err(format!("{} {}", answer.code, answer.text())) }
     });
     found.unwrap_or_else(|why| panic!("waited for {what}: {why}"))
@@ -130,7 +135,7 @@ fn a_route_is_there_while_its_database_is() {
         let body = refused.json();
         assert_eq!((&body["service"], &body["usable"], &body["severity"]), (&json!("shop-db"), &json!(false), &json!(4)), "{body}");
         assert_eq!((&body["blockedBy"][0]["name"], &body["blockedBy"][0]["path"]), (&json!("database"), &json!(["database"])), "{body}");
-        assert_eq!(http::header(&refused.head, "retry-after"), Some("5".to_owned()), "{}", refused.head);
+        assert_eq!(plain::header(&refused.head, "retry-after"), Some("5".to_owned()), "{}", refused.head);
     }
     until(place, "/healthz", "the shop itself", |a| a.code == 200);
 
@@ -168,7 +173,7 @@ fn while_the_operator_is_away_what_was_known_holds_and_then_what_was_chosen() {
     let body = refused.json();
     assert!(held.load(Ordering::Relaxed), "what was known last went on holding");
     assert_eq!((&body["reason"], &body["stale"], &body["retryAfter"]), (&json!("OperatorAway"), &json!(true), &json!(5)), "{body}");
-    assert_eq!(http::call(&Place::Tcp(open), "GET", "/orders", None).map(|a| a.code).ok(), Some(200), "by its own choice");
+    assert_eq!(plain::call(&Place::Tcp(open), "GET", "/orders", None).map(|a| a.code).ok(), Some(200), "by its own choice");
 
     world.operator.start();
     until(place, "/orders", "an answer again", |a| a.code == 200);
@@ -194,7 +199,7 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 fn ask(socket: &Path, path: &str) -> Value {
-    http::call(&Place::Unix(socket.to_owned()), "GET", path, None).expect("the face answers").json()
+    plain::call(&Place::Unix(socket.to_owned()), "GET", path, None).expect("the face answers").json()
 }
 
 /// The answers of the operator and of the client, but for what changes by itself.
@@ -299,8 +304,9 @@ fn a_change_keeps_users_out_and_lets_them_in_again() {
         })
         .await;
         let reading = tokio::spawn({
-            let client = client.clone();
-            async move { client.hold_use("db", LONG).await }
+            let layer = RequiresLayer::new(client.clone(), "db").holding_use(LONG);
+            let mut router = Router::new().route("/", get(|| async { "read" })).layer(layer);
+            async move { router.call(Request::new(Body::empty())).await }
         });
         let kept = tokio::task::spawn_blocking(move || {
             let held = wait::throughout(3 * term, || if change.is_lost() { Err("it is lost".to_owned()) } else { Ok(()) });
@@ -311,9 +317,8 @@ fn a_change_keeps_users_out_and_lets_them_in_again() {
         assert!(!reading.is_finished(), "nobody uses it meanwhile");
         let token = change.token();
         within("the release", change.release()).await.expect("it was held");
-        let user = within("the waiting user", reading).await.expect("no panic").expect("nobody changes it any more");
-        within("the news", client.wait_usable("db")).await;
-        drop(user);
+        let Ok(read) = within("the waiting request", reading).await.expect("no panic");
+        assert_eq!(read.status(), 200, "nobody changes it any more");
         let next = within("the next change", client.lock_change("db", AskChange::within(LONG).term(term))).await.expect("nobody uses it");
         assert!(next.token() > token, "the fence goes up");
 

@@ -57,8 +57,8 @@ pub(crate) struct Tally {
 impl Tally {
     /// Lets somebody in, if that can be now.
     pub(crate) fn enter(&mut self, now: Instant) -> bool {
-        let is_held = self.lease.is_some_and(|lease| now < lease.ends) && !self.drains;
-        let enters = is_held || (self.is_away && self.lease.is_none());
+        let is_held = self.is_held(now);
+        let enters = if is_held { !self.drains } else { self.is_away };
         if enters {
             self.inside += 1;
             self.empty_since = None;
@@ -225,8 +225,8 @@ mod tests {
         tally.unanswered(at(14_900));
         assert!(tally.enter(at(14_999)), "the term is not over");
         assert!(tally.is_held(at(14_999)) && !tally.is_held(at(15_000)), "counted from before the question");
+        assert!(tally.enter(at(15_000)), "nobody can grant a change");
         assert_eq!(tally.next(at(15_000)), Act::Rest(at(15_400)));
-        assert!(tally.enter(at(15_001)), "nobody can grant a change");
         assert_eq!(tally.next(at(15_400)), Act::Ask);
         tally.refused(Denied { reason: "Changing".into(), message: String::new(), retry_after: Some(1), is_final: false }, at(16_000));
         assert!(!tally.enter(at(16_001)), "it is back, and somebody else was faster");
