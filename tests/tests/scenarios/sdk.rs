@@ -14,7 +14,7 @@ use qm_sdk::{Answer, AskChange, Availability, Client, Error, LockMode, RequiresL
 use qm_tests::support::docker::Docker;
 use qm_tests::support::engine;
 use qm_tests::support::http::{self as plain, Place};
-use qm_tests::support::manifests::{Service, sleeper, web};
+use qm_tests::support::manifests::{self, Service, sleeper, web};
 use qm_tests::support::operator::built;
 use qm_tests::support::wait;
 use qm_tests::support::world::World;
@@ -216,6 +216,14 @@ fn the_client_says_what_the_operator_says() {
     let (mut world, runtime, client, socket) = asked(&[sleeper("app").set("statusSocket", json!(true)), web("page").needs("app")]);
     let ns = world.namespace.clone();
     world.write("all.yaml", &[sleeper("app").set("statusSocket", json!(true)), web("page").needs("app"), part, off]);
+    // Parents: one by its own name, one whose name a service has too.
+    let parent = |name: &str| {
+        json!({
+            "apiVersion": "quaymaster.dev/v1alpha1", "kind": "MiniContainer", "metadata": { "name": name, "namespace": ns },
+            "spec": { "selector": { "matchLabels": { "of": name } }, "allowEmpty": true },
+        })
+    };
+    manifests::put(&world.file("parents.yaml"), &manifests::text(&[parent("all"), parent("page")]));
     let _inside = runtime.enter();
     let reporter = client.reporter("part");
     runtime.block_on(within("the part", client.wait_usable("part")));
@@ -244,6 +252,10 @@ fn the_client_says_what_the_operator_says() {
     assert!(same("part", Some("read")).usable);
     assert!(!same("app", None).usable);
     same("off", None);
+    assert!(same("all", None).usable, "a parent without children that may be empty");
+    let batch = ask(&socket, &format!("/usable/{ns}"));
+    let names: Vec<&str> = batch["services"].as_array().into_iter().flatten().filter_map(|s| s["service"].as_str()).collect();
+    assert_eq!(names, ["app", "off", "page", "part", "all"], "a service goes before a parent of its name");
     assert_eq!(verdict("nobody", None).reason, "NotFound");
     // The scale and the words of the locks are the operator's.
     for severity in [

@@ -88,6 +88,13 @@ impl Tally {
         self.lease.is_some_and(|lease| now < lease.ends)
     }
 
+    /// Why somebody who waited did not get in.
+    pub(crate) fn why_not(&self) -> Denied {
+        let message = if self.drains { "somebody waits to change it" } else { "its use was not granted in time" };
+        let unsaid = || Denied { reason: "Changing".to_owned(), message: message.to_owned(), retry_after: Some(1), is_final: false };
+        self.denied.clone().unwrap_or_else(unsaid)
+    }
+
     /// What is to be done next.
     pub(crate) fn next(&mut self, now: Instant) -> Act {
         if self.lease.is_some_and(|lease| now >= lease.ends) {

@@ -90,16 +90,10 @@ impl Users {
                 return Err(denied);
             }
             if !matches!(timeout_at(deadline, news.changed()).await, Ok(Ok(()))) {
-                return Err(self.with(|tally| tally.denied.clone()).unwrap_or_else(in_time));
+                return Err(self.with(|tally| tally.why_not()));
             }
         }
     }
-}
-
-/// Nothing was heard of it.
-fn in_time() -> Denied {
-    let message = "it is being changed, or somebody waits to change it".to_owned();
-    Denied { reason: "Changing".to_owned(), message, retry_after: Some(1), is_final: false }
 }
 
 /// Does what is to be done, until nobody needs the lease.
