@@ -19,6 +19,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("controller", &["qm-api", "qm-plan", "qm-store"]),
     ("apiserver", &["qm-api", "qm-store"]),
     ("dockersim", &[]),
+    ("sdk", &["qm-sdk-macros"]),
+    ("sdk-macros", &[]),
     ("quaymaster", &["qm-api", "qm-plan", "qm-store", "qm-source", "qm-controller", "qm-apiserver", "qm-dockersim"]),
 ];
 
@@ -140,7 +142,7 @@ fn sources_under(dir: &Path, found: &mut Vec<PathBuf>) {
 /// All Rust files of the workspace with their path relative to the root.
 fn sources() -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for dir in ["crates", "tests", "xtask", "fuzz/fuzz_targets"] {
+    for dir in ["crates", "examples", "tests", "xtask", "fuzz/fuzz_targets"] {
         sources_under(&root().join(dir), &mut found);
     }
     found.sort();

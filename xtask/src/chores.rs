@@ -36,10 +36,13 @@ pub(crate) fn ci() -> Result<()> {
 
 /// All tests, with the binary built and a Docker that answers.
 pub(crate) fn test(arguments: &[&str]) -> Result<()> {
-    run(cargo().args(["build", "--locked", "--package", "quaymaster"]))?;
+    run(cargo().args(["build", "--locked", "--package", "quaymaster", "--package", "qm-example-axum"]))?;
     let binary = target_dir()?.join("debug/quaymaster");
-    if !binary.is_file() {
-        bail!("{} was not built", binary.display());
+    let example = target_dir()?.join("debug/qm-example-axum");
+    for built in [&binary, &example] {
+        if !built.is_file() {
+            bail!("{} was not built", built.display());
+        }
     }
     let engine = Engine::find_or_start()?;
     engine.import_busybox()?;
@@ -53,7 +56,7 @@ pub(crate) fn test(arguments: &[&str]) -> Result<()> {
         println!("    cargo-nextest is not installed: using cargo test");
         runner.args(["test", "--locked", "--workspace", "--no-fail-fast"]);
     }
-    runner.args(arguments).env(SHARED, &engine.socket).env("QM_BIN", binary);
+    runner.args(arguments).env(SHARED, &engine.socket).env("QM_BIN", binary).env("QM_EXAMPLE_AXUM", example);
     let result = run(&mut runner);
     if engine.is_own() {
         println!("    the tests are done");

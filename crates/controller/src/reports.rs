@@ -58,8 +58,8 @@ impl World {
     }
 
     /// What cannot be done with a service now, although it may be used.
-    pub(crate) fn is_operation_blocked(&self, key: &ObjectKey, operation: &str) -> bool {
-        self.lock().reports.get(key).is_some_and(|said| said.blocked_operations.contains(operation))
+    pub(crate) fn blocked_operations(&self, key: &ObjectKey) -> BTreeSet<String> {
+        self.lock().reports.get(key).map(|said| said.blocked_operations.clone()).unwrap_or_default()
     }
 }
 

@@ -1,6 +1,8 @@
 //! Whether services may be used: answered from the published snapshot, with the version that the answer holds for. Apps, gateways and
 //! people ask this; nothing here waits for anything.
 
+use std::collections::BTreeSet;
+
 use qm_api::availability::Availability;
 use qm_api::conditions::Reason;
 use qm_api::kinds::mini_container;
@@ -36,8 +38,8 @@ impl Operator {
         // A mini container answers for its children where no service has the name.
         let parent = || snapshot.get(&ObjectKey::new(mini_container::KIND, namespace, name));
         let node = snapshot.get(&key).or_else(parent)?;
-        let is_blocked = operation.is_some_and(|operation| self.controller.world.is_operation_blocked(&key, operation));
-        Some(answer(node, operation.filter(|_| is_blocked), self.is_changing(node), &version))
+        let blocked = self.controller.world.blocked_operations(&node.key);
+        Some(answer(node, operation, &blocked, self.is_changing(node), &version))
     }
 
     /// Whether somebody holds the `change` of a service: what needs a change by a person says more.
@@ -45,11 +47,18 @@ impl Operator {
         node.off.is_none() && node.severity() <= 4 && self.controller.locks.is_changing(&node.key)
     }
 
-    /// Whether each service of a namespace may be used, with the version that all of it holds for.
+    /// Whether each service of a namespace may be used, and each mini container whose name no service has, with the version that all of it
+    /// holds for.
     pub fn usable_all(&self, namespace: &str) -> (String, Vec<UsableAnswer>) {
         let (snapshot, version) = self.controller.world.published();
-        let answers =
-            snapshot.of_namespace(&Name::from(namespace)).map(|node| answer(node, None, self.is_changing(node), &version)).collect();
+        let answer = |node: &NodeView| {
+            let blocked = self.controller.world.blocked_operations(&node.key);
+            answer(node, None, &blocked, self.is_changing(node), &version)
+        };
+        let namespace = Name::from(namespace);
+        let is_a_service = |name: &Name| snapshot.get(&ObjectKey::new(SERVICE, namespace.clone(), name.clone())).is_some();
+        let parents = snapshot.of_namespace(mini_container::KIND, &namespace).filter(|node| !is_a_service(&node.key.name));
+        let answers = snapshot.of_namespace(SERVICE, &namespace).chain(parents).map(|node| answer(node)).collect();
         (version, answers)
     }
 
@@ -77,7 +86,8 @@ impl Operator {
     }
 }
 
-fn answer(node: &NodeView, blocked_operation: Option<&str>, is_changing: bool, version: &str) -> UsableAnswer {
+fn answer(node: &NodeView, operation: Option<&str>, blocked: &BTreeSet<String>, is_changing: bool, version: &str) -> UsableAnswer {
+    let blocked_operation = operation.filter(|operation| blocked.contains(*operation));
     let usable = node.usable() && blocked_operation.is_none() && !is_changing;
     let hopeless = |a: Availability| a.severity() >= 5;
     let helps = !hopeless(node.availability) && !node.blocked_by.iter().any(|b| hopeless(b.availability)) && node.off.is_none();
@@ -102,7 +112,7 @@ fn answer(node: &NodeView, blocked_operation: Option<&str>, is_changing: bool, v
         "namespace": node.key.namespace, "service": node.key.name, "usable": usable,
         "availability": node.off.is_none().then_some(node.availability), "severity": node.severity(),
         "reason": reason, "message": message, "stale": node.stale,
-        "blockedBy": blocked_by, "retryAfter": retry_after_seconds, "version": version,
+        "blockedBy": blocked_by, "blockedOperations": blocked, "retryAfter": retry_after_seconds, "version": version,
     });
     UsableAnswer { body, usable, retry_after_seconds }
 }

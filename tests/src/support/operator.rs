@@ -53,12 +53,17 @@ pub struct Operator {
 
 /// Where the binary is that the tests are about.
 pub fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os(BINARY) {
+    built("quaymaster", BINARY)
+}
+
+/// Where a binary of the workspace is: where the variable says, or beside this test.
+pub fn built(package: &str, variable: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable) {
         return PathBuf::from(path);
     }
     let test = std::env::current_exe().expect("a process knows its file");
-    let found = test.ancestors().skip(1).map(|dir| dir.join("quaymaster")).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("the operator is not built: run `cargo xtask test`, or `cargo build -p quaymaster`, or set {BINARY}"))
+    let found = test.ancestors().skip(1).map(|dir| dir.join(package)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("{package} is not built: run `cargo xtask test`, or `cargo build -p {package}`, or set {variable}"))
 }
 
 fn free_port() -> SocketAddr {

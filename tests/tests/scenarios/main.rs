@@ -21,3 +21,4 @@ mod platform;
 mod probes;
 mod pulls;
 mod repairs;
+mod sdk;

@@ -156,11 +156,11 @@ impl Snapshot {
         self.views.get(*self.ids.get(key)?)?.as_ref()
     }
 
-    /// The nodes of a namespace, sorted by name.
-    pub fn of_namespace(&self, namespace: &Name) -> impl Iterator<Item = &Arc<NodeView>> {
-        let first = ObjectKey::new(qm_api::kinds::mini_service::KIND, namespace.clone(), "");
-        let namespace = namespace.clone();
-        let ids = self.ids.range(first..).take_while(move |(key, _)| key.namespace == namespace);
+    /// The nodes of one kind in a namespace, sorted by name.
+    pub fn of_namespace(&self, kind: &str, namespace: &Name) -> impl Iterator<Item = &Arc<NodeView>> {
+        let first = ObjectKey::new(kind, namespace.clone(), "");
+        let (kind, namespace) = (first.kind.clone(), namespace.clone());
+        let ids = self.ids.range(first..).take_while(move |(key, _)| key.kind == kind && key.namespace == namespace);
         ids.filter_map(|(_, id)| self.views.get(*id)?.as_ref())
     }
 
