@@ -415,8 +415,11 @@ fn set_owners(candidates: &mut [Object], admission: &Admission, snapshot: &Snaps
     }
     let mut uids: BTreeMap<ObjectKey, Name> = BTreeMap::new();
     for parent in candidates.iter().filter(|c| c.key.kind == mini_container::KIND) {
-        let uid = snapshot.get(&parent.key).map_or_else(|| parent.meta.uid.clone(), |old| old.meta.uid.clone());
-        uids.insert(parent.key.clone(), uid);
+        match snapshot.get(&parent.key) {
+            None => drop(uids.insert(parent.key.clone(), parent.meta.uid.clone())),
+            Some(old) if old.is_deleting() => {}
+            Some(old) => drop(uids.insert(parent.key.clone(), old.meta.uid.clone())),
+        }
     }
     for candidate in candidates {
         let Some((owner, uid)) = owners.get(&candidate.key).and_then(|owner| Some((*owner, uids.get(*owner)?))) else { continue };

@@ -78,6 +78,9 @@ impl Controller {
                             if object.is_deleting() {
                                 sources.poke();
                             }
+                            // Who owned it until now may be waiting for that.
+                            let before = previous.into_iter().flat_map(parents_of);
+                            before.filter(|parent| parents_of(object).all(|p| p != *parent)).for_each(|p| self.world.queue.add(&p));
                             // A changed input frees what was spent.
                             self.remember(&object.key, |m| {
                                 m.failures = 0;
