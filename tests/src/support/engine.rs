@@ -125,12 +125,16 @@ impl Engine {
         fs::write(self.dir.join("daemon.json"), "{}").expect("the engine's folder can be written");
         // The keeper holds the pool with us: while it clears away after a process that is gone, nobody else may have bridges there.
         let lock = self.pool_lock.try_clone().expect("a file can be shared");
+        let default_bridge = address_of_docker0();
         let mut keeper = keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(lock).spawn().expect("sh is there");
         let input = keeper.stdin.take().expect("the keeper's input is a pipe");
         let docker = self.docker();
         self.running = Some((keeper, input));
         let up = wait::until(PATIENCE, || if docker.is_up() { Ok(()) } else { Err(String::new()) });
         assert!(up.is_ok(), "dockerd does not come up (these tests need root, docker.io and iptables):\n{}", self.log());
+        if let Some(address) = default_bridge {
+            put_back_docker0(&address);
+        }
     }
 
     /// The end of the daemon's log.
@@ -154,6 +158,22 @@ impl Drop for Engine {
             // It clears everything away; that it cannot be waited for changes nothing.
             drop(keeper.wait());
         }
+    }
+}
+
+/// The address of the default bridge of the machine's own engine, where there is one.
+fn address_of_docker0() -> Option<String> {
+    let shown = Command::new("ip").args(["-o", "-4", "addr", "show", "docker0"]).stderr(Stdio::null()).output().expect("ip is there");
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    text.split_whitespace().skip_while(|word| *word != "inet").nth(1).map(str::to_owned)
+}
+
+/// A dockerd without a bridge removes `docker0` when it starts, whoever's it is: the machine's engine would start nothing on it any more.
+fn put_back_docker0(address: &str) {
+    for arguments in ["link add name docker0 type bridge", &format!("addr replace {address} dev docker0"), "link set docker0 up"] {
+        let done = Command::new("ip").args(arguments.split(' ')).stderr(Stdio::null()).status().expect("ip is there");
+        // Another test may have put it back in the same moment.
+        assert!(done.success() || arguments.starts_with("link add"), "ip {arguments}");
     }
 }
 
