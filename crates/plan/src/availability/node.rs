@@ -34,6 +34,8 @@ pub(super) struct Recorded {
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) key: ObjectKey,
+    /// The same, shared by all paths that lead through it.
+    hop: Arc<ObjectKey>,
     pub(super) own: Own,
     pub(super) recorded: Option<Recorded>,
     pub(super) grace_ms: u64,
@@ -75,6 +77,7 @@ enum Contribution {
 impl Node {
     pub(super) fn new(key: ObjectKey, id: NodeId, now: Now) -> Self {
         Self {
+            hop: Arc::new(key.clone()),
             key,
             own: Own::Pending,
             recorded: None,
@@ -210,6 +213,7 @@ impl Node {
             tolerated,
             stopped_for: stopped_for.filter(|_| off.is_none()),
             key: self.key.clone(),
+            hop: self.hop.clone(),
             off,
             availability,
             stale,
@@ -349,6 +353,6 @@ fn missing(dependency: &Dependency) -> Blocker {
         key: dependency.on.clone(),
         availability: Availability::TemporarilyUnavailable,
         reason: Reason::Pending,
-        path: vec![dependency.on.clone()],
+        path: vec![Arc::new(dependency.on.clone())],
     }
 }

@@ -28,7 +28,7 @@ pub struct Blocker {
     /// Why it is so.
     pub reason: Reason,
     /// The way to it, nearest first; at most 32 names.
-    pub path: Vec<ObjectKey>,
+    pub path: Vec<Arc<ObjectKey>>,
 }
 
 /// A dependency that is lost and whose loss does not count yet.
@@ -56,6 +56,8 @@ pub struct OwnView {
 pub struct NodeView {
     /// Which.
     pub key: ObjectKey,
+    /// The same, shared by all paths that lead through it.
+    pub(super) hop: Arc<ObjectKey>,
     /// Why it is off the scale, if it is.
     pub off: Option<Reason>,
     /// How available; meaningless when it is off.
@@ -111,24 +113,25 @@ impl NodeView {
 
     /// The culprits that a dependent has through this node: itself if it is unusable by itself, and its own culprits.
     pub fn blockers_for_dependent(&self, into: &mut Vec<Blocker>) {
-        let mut add = |blocker: Blocker| {
-            if into.len() < BLOCKER_LIMIT && !into.iter().any(|b| b.key == blocker.key) {
-                into.push(blocker);
-            }
-        };
-        if !self.own.availability.is_usable() || self.off.is_some() {
-            add(Blocker {
+        // Asked before a path is made: in a graph with many ways to one culprit most of them are not wanted.
+        let is_wanted = |into: &[Blocker], key: &ObjectKey| into.len() < BLOCKER_LIMIT && !into.iter().any(|b| b.key == *key);
+        if (!self.own.availability.is_usable() || self.off.is_some()) && is_wanted(into, &self.key) {
+            into.push(Blocker {
                 key: self.key.clone(),
                 availability: self.own.availability,
                 reason: self.off.unwrap_or(self.own.reason),
-                path: vec![self.key.clone()],
+                path: vec![self.hop.clone()],
             });
         }
         for blocker in self.blocked_by.iter().filter(|b| !b.availability.is_usable()) {
-            let mut path = Vec::with_capacity(blocker.path.len() + 1);
-            path.push(self.key.clone());
+            if !is_wanted(into, &blocker.key) {
+                continue;
+            }
+            let mut path = Vec::with_capacity((blocker.path.len() + 1).min(PATH_LIMIT));
+            path.push(self.hop.clone());
             path.extend(blocker.path.iter().take(PATH_LIMIT - 1).cloned());
-            add(Blocker { path, ..blocker.clone() });
+            let Blocker { key, availability, reason, .. } = blocker;
+            into.push(Blocker { key: key.clone(), availability: *availability, reason: *reason, path });
         }
     }
 }
