@@ -36,7 +36,7 @@ pub(crate) fn usable(app: &App, namespace: &str, name: &str, query: &Query) -> R
         return Err(Failure::new(Reason::NotFound, message).about(GROUP, "miniservices", name));
     };
     let status = if usable.usable { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let mut response = json(status, &usable.body);
+    let mut response = with_type(status, "application/json", usable.json().into());
     if let (false, Some(seconds)) = (usable.usable, usable.retry_after_seconds) {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -47,8 +47,10 @@ pub(crate) fn usable(app: &App, namespace: &str, name: &str, query: &Query) -> R
 /// Answers `GET /usable/NS`: every service of a namespace, at one version. 200, whatever they say.
 pub(crate) fn usable_all(app: &App, namespace: &str) -> Response {
     let (version, services) = (app.ports.usable_all)(namespace);
-    let services: Vec<Value> = services.into_iter().map(|usable| usable.body).collect();
-    let mut response = json(StatusCode::OK, &json!({ "namespace": namespace, "version": version, "services": services }));
+    let services: Vec<String> = services.iter().map(Usable::json).collect();
+    let (namespace, version) = (Value::from(namespace), Value::from(version));
+    let text = format!("{{\"namespace\":{namespace},\"services\":[{}],\"version\":{version}}}", services.join(","));
+    let mut response = with_type(StatusCode::OK, "application/json", text.into());
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
@@ -121,7 +123,7 @@ struct Feed {
     changes: watch::Receiver<u64>,
     closing: CancellationToken,
     /// What was told last, by service, without the version.
-    told: BTreeMap<String, Value>,
+    told: BTreeMap<String, String>,
     reloads: BTreeMap<String, Value>,
     is_synced: bool,
     /// When it is to say that it is still there, however much happens elsewhere.
@@ -163,14 +165,11 @@ impl Feed {
         let (_, services) = (self.app.ports.usable_all)(&self.namespace);
         let mut text = String::new();
         let mut now = BTreeMap::new();
-        for Usable { body, .. } in services {
-            let name = body["service"].as_str().unwrap_or_default().to_owned();
-            let mut plain = body.clone();
-            plain["version"] = Value::Null;
-            if self.told.get(&name) != Some(&plain) {
-                text.push_str(&event("usable", &body));
+        for usable in services {
+            if self.told.get(&usable.service) != Some(&usable.facts) {
+                text.push_str(&event("usable", &usable.json()));
             }
-            now.insert(name, plain);
+            now.insert(usable.service, usable.facts);
         }
         for name in self.told.keys().filter(|name| !now.contains_key(*name)) {
             text.push_str(&event("gone", &json!({ "namespace": self.namespace, "service": name })));
@@ -188,6 +187,6 @@ impl Feed {
     }
 }
 
-fn event(name: &str, data: &Value) -> String {
+fn event(name: &str, data: &impl std::fmt::Display) -> String {
     format!("event: {name}\ndata: {data}\n\n")
 }

@@ -119,14 +119,27 @@ pub struct PlanAnswer {
 }
 
 /// Whether a service may be used.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usable {
-    /// The answer as JSON.
-    pub body: Value,
+    /// Which service.
+    pub service: String,
+    /// All that is told of it, as the text of a JSON object, but for the version.
+    pub facts: String,
+    /// The version that the facts hold for.
+    pub version: String,
     /// Whether it may.
     pub usable: bool,
     /// After how long asking again makes sense; `None` when it does not.
     pub retry_after_seconds: Option<u64>,
+}
+
+impl Usable {
+    /// The facts with their version, as the text of a JSON object.
+    pub(crate) fn json(&self) -> String {
+        let facts = self.facts.strip_suffix('}').unwrap_or(&self.facts);
+        let comma = if facts.len() > 1 { "," } else { "" };
+        format!("{facts}{comma}\"version\":{}}}", serde_json::Value::from(self.version.as_str()))
+    }
 }
 
 /// What an app says of a part of it.

@@ -1,6 +1,7 @@
 //! Whether services may be used: answered from the published snapshot, with the version that the answer holds for. Apps, gateways and
 //! people ask this; nothing here waits for anything.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use qm_api::availability::Availability;
@@ -10,6 +11,7 @@ use qm_api::kinds::mini_service::KIND as SERVICE;
 use qm_api::meta::ObjectKey;
 use qm_api::name::Name;
 use qm_plan::availability::NodeView;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -20,14 +22,45 @@ use crate::run::Operator;
 const RETRY_AFTER_SECONDS: u64 = 5;
 
 /// Whether a service may be used.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsableAnswer {
-    /// The answer as JSON.
-    pub body: Value,
+    /// Which service.
+    pub service: Name,
+    /// All that is told of it, as the text of a JSON object, but for the version.
+    pub facts: String,
+    /// The version that the facts hold for.
+    pub version: String,
     /// Whether it may.
     pub usable: bool,
     /// After how long asking again makes sense; `None` when only a change can help.
     pub retry_after_seconds: Option<u64>,
+}
+
+/// The facts as they go over the wire. Written without a detour: this is what apps ask all day.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Facts<'a> {
+    availability: Option<Availability>,
+    blocked_by: Vec<Culprit<'a>>,
+    blocked_operations: &'a BTreeSet<String>,
+    message: &'a str,
+    namespace: &'a Name,
+    reason: Reason,
+    retry_after: Option<u64>,
+    service: &'a Name,
+    severity: u8,
+    stale: bool,
+    usable: bool,
+}
+
+#[derive(Serialize)]
+struct Culprit<'a> {
+    availability: Availability,
+    kind: &'a Name,
+    name: &'a Name,
+    namespace: &'a Name,
+    path: Vec<&'a Name>,
+    reason: Reason,
 }
 
 impl Operator {
@@ -92,27 +125,32 @@ fn answer(node: &NodeView, operation: Option<&str>, blocked: &BTreeSet<String>, 
     let hopeless = |a: Availability| a.severity() >= 5;
     let helps = !hopeless(node.availability) && !node.blocked_by.iter().any(|b| hopeless(b.availability)) && node.off.is_none();
     let retry_after_seconds = (!usable && helps).then_some(RETRY_AFTER_SECONDS);
-    let blocked_by: Vec<Value> = node
-        .blocked_by
-        .iter()
-        .map(|b| {
-            let path: Vec<&Name> = b.path.iter().map(|k| &k.name).collect();
-            json!({
-                "kind": b.key.kind, "namespace": b.key.namespace, "name": b.key.name, "availability": b.availability,
-                "reason": b.reason, "path": path,
-            })
-        })
-        .collect();
-    let (reason, message) = match blocked_operation.filter(|_| node.usable()) {
-        _ if is_changing => (Reason::Changing, node.message.clone()),
-        Some(operation) => (Reason::OperationBlocked, format!("the app says that `{operation}` cannot be done now")),
-        None => (node.off.unwrap_or(node.reason), node.message.clone()),
-    };
-    let body = json!({
-        "namespace": node.key.namespace, "service": node.key.name, "usable": usable,
-        "availability": node.off.is_none().then_some(node.availability), "severity": node.severity(),
-        "reason": reason, "message": message, "stale": node.stale,
-        "blockedBy": blocked_by, "blockedOperations": blocked, "retryAfter": retry_after_seconds, "version": version,
+    let blocked_by = node.blocked_by.iter().map(|b| Culprit {
+        availability: b.availability,
+        kind: &b.key.kind,
+        name: &b.key.name,
+        namespace: &b.key.namespace,
+        path: b.path.iter().map(|hop| &hop.name).collect(),
+        reason: b.reason,
     });
-    UsableAnswer { body, usable, retry_after_seconds }
+    let (reason, message) = match blocked_operation.filter(|_| node.usable()) {
+        _ if is_changing => (Reason::Changing, Cow::Borrowed(node.message.as_str())),
+        Some(operation) => (Reason::OperationBlocked, Cow::Owned(format!("the app says that `{operation}` cannot be done now"))),
+        None => (node.off.unwrap_or(node.reason), Cow::Borrowed(node.message.as_str())),
+    };
+    let facts = Facts {
+        availability: node.off.is_none().then_some(node.availability),
+        blocked_by: blocked_by.collect(),
+        blocked_operations: blocked,
+        message: &message,
+        namespace: &node.key.namespace,
+        reason,
+        retry_after: retry_after_seconds,
+        service: &node.key.name,
+        severity: node.severity(),
+        stale: node.stale,
+        usable,
+    };
+    let facts = serde_json::to_string(&facts).expect("facts are plain data");
+    UsableAnswer { service: node.key.name.clone(), facts, version: version.to_owned(), usable, retry_after_seconds }
 }

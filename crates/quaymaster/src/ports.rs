@@ -97,7 +97,8 @@ pub fn ports(operator: &Arc<Operator>, clock: &Clock) -> api::Ports {
 }
 
 fn usable_answer(answer: UsableAnswer) -> api::Usable {
-    api::Usable { body: answer.body, usable: answer.usable, retry_after_seconds: answer.retry_after_seconds }
+    let UsableAnswer { service, facts, version, usable, retry_after_seconds } = answer;
+    api::Usable { service: service.to_string(), facts, version, usable, retry_after_seconds }
 }
 
 fn lock_request(act: api::LockAct) -> LockRequest {

@@ -312,19 +312,18 @@ fn ports(
         graph: Arc::new(|| json!({"nodes": [], "edges": []})),
         overview: Arc::new(|| json!({"version": "0.1.0"})),
         usable: Arc::new(|namespace, name, _| match (namespace, name) {
-            ("shop", "db") => Some(Usable { body: json!({"usable": true}), usable: true, retry_after_seconds: Some(5) }),
-            ("shop", "app") => Some(Usable { body: json!({"usable": false}), usable: false, retry_after_seconds: Some(5) }),
-            ("shop", "broken") => Some(Usable { body: json!({"usable": false}), usable: false, retry_after_seconds: None }),
+            ("shop", "db") => Some(usable(name, json!({"usable": true}), 1, true, Some(5))),
+            ("shop", "app") => Some(usable(name, json!({"usable": false}), 1, false, Some(5))),
+            ("shop", "broken") => Some(usable(name, json!({"usable": false}), 1, false, None)),
             _ => None,
         }),
         usable_all: Arc::new({
             let state = Arc::clone(&state);
             move |namespace| {
                 let state = state.lock().unwrap();
-                let of = |(name, usable): (&String, &bool)| Usable {
-                    body: json!({ "namespace": namespace, "service": name, "usable": usable, "version": state.version }),
-                    usable: *usable,
-                    retry_after_seconds: None,
+                let of = |(name, is_usable): (&String, &bool)| {
+                    let facts = json!({ "namespace": namespace, "service": name, "usable": is_usable });
+                    usable(name, facts, state.version, *is_usable, None)
                 };
                 let services = if namespace == "shop" { state.usable.iter().map(of).collect() } else { Vec::new() };
                 (format!("boot-{}", state.version), services)
@@ -378,4 +377,8 @@ fn intent(request: ActRequest) -> Object {
     let namespace = scope.namespace.clone().unwrap_or_default();
     let spec = IntentSpec { act, scope, actor, reason, until, step_hash, to, at: NOW };
     Object::new(ObjectKey::new("Intent", namespace, "intent-1"), "uid-intent", NOW, serde_json::to_value(spec).unwrap())
+}
+
+fn usable(service: &str, facts: Value, version: u64, usable: bool, retry_after_seconds: Option<u64>) -> Usable {
+    Usable { service: service.to_owned(), facts: facts.to_string(), version: version.to_string(), usable, retry_after_seconds }
 }
