@@ -27,6 +27,11 @@ const NOW: Timestamp = Timestamp::from_millis(1_795_341_600_000);
 /// At most so many pieces of an answer are read: a watch does not end by itself.
 const MAX_PIECES: usize = 64;
 
+fn usable(namespace: &str) -> Usable {
+    let facts = json!({"namespace": namespace, "service": "db"}).to_string();
+    Usable { service: "db".to_owned(), facts, version: "boot-1".to_owned(), usable: true, retry_after_seconds: None }
+}
+
 fn ports() -> Ports {
     Ports {
         act: Arc::new(|request: ActRequest| {
@@ -46,15 +51,10 @@ fn ports() -> Ports {
         graph: Arc::new(|| json!({"nodes": [], "edges": []})),
         overview: Arc::new(|| json!({})),
         usable: Arc::new(|namespace: &str, name: &str, _: Option<&str>| {
-            (name == "db").then(|| Usable {
-                body: json!({"namespace": namespace, "service": name}),
-                usable: true,
-                retry_after_seconds: None,
-            })
+            (name == "db").then(|| usable(namespace))
         }),
         usable_all: Arc::new(|namespace: &str| {
-            let db = Usable { body: json!({"namespace": namespace, "service": "db"}), usable: true, retry_after_seconds: None };
-            ("boot-1".to_owned(), vec![db])
+            ("boot-1".to_owned(), vec![usable(namespace)])
         }),
         changes: Arc::new(|| tokio::sync::watch::Sender::new(0).subscribe()),
         reloads: Arc::new(|_: &str| Vec::new()),

@@ -26,6 +26,8 @@ pub(crate) fn ci() -> Result<()> {
         run(cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
         Ok(Outcome::Done)
     });
+    // A workspace of its own, so nothing above compiles it; better told now than after the tests.
+    steps.step("fuzz targets build", || fuzz::build().map(|_| Outcome::Done));
     steps.step("generated files", || check_generated().map(|()| Outcome::Done));
     steps.step("test", || test(&[]).map(|()| Outcome::Done));
     steps.step("simulation", || sim::ci().map(|()| Outcome::Done));

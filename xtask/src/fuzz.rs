@@ -56,8 +56,8 @@ impl Options {
     }
 }
 
-/// Builds and runs the targets; tells executions and coverage of each.
-pub(crate) fn run(options: &Options) -> Result<()> {
+/// Builds the targets; gives the folder that they are in.
+pub(crate) fn build() -> Result<PathBuf> {
     let host = host_triple()?;
     let target_dir = target_dir()?.join("fuzz");
     // With an explicit target the flags stay away from build scripts and macros.
@@ -68,10 +68,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .env("RUSTFLAGS", INSTRUMENTATION.join(" ")),
     )
-    .context("the fuzz targets cannot be built (libFuzzer is C++: apt-get install g++)")?;
+    .context("the fuzz targets cannot be built; the compiler says why above (libFuzzer itself is C++ and needs g++)")?;
+    Ok(target_dir.join(&host).join("release"))
+}
+
+/// Builds and runs the targets; tells executions and coverage of each.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let built = build()?;
     let mut found = Vec::new();
     for name in TARGETS.iter().filter(|name| options.target.as_deref().is_none_or(|only| only == **name)) {
-        let binary = target_dir.join(&host).join("release").join(name);
+        let binary = built.join(name);
         match one(name, &binary, options) {
             Ok(line) => println!("    {line}"),
             Err(error) => found.push(format!("{name}: {error:#}")),

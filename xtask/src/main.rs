@@ -16,7 +16,8 @@ use anyhow::{Result, bail};
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   test [ARGS]              build the binary, start Docker if none answers, run all tests; ARGS go to the runner
-  ci                       fmt, clippy, generated files, test, simulation, fuzz 60 s a target, check for aarch64
+  ci                       fmt, clippy, build of the fuzz targets, generated files, test, simulation, fuzz 60 s a
+                           target, check for aarch64
   codegen [--check]        write the generated files, or only say which are out of date
   tidy                     fmt and codegen
   fuzz [TARGET] [--seconds N] [--keep]

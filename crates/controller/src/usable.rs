@@ -66,13 +66,10 @@ struct Culprit<'a> {
 impl Operator {
     /// Whether a service may be used, or one operation of it; `None` = there is no such service.
     pub fn usable(&self, namespace: &str, name: &str, operation: Option<&str>) -> Option<UsableAnswer> {
-        let key = ObjectKey::new(SERVICE, namespace, name);
-        let (snapshot, version) = self.controller.world.published();
         // A mini container answers for its children where no service has the name.
-        let parent = || snapshot.get(&ObjectKey::new(mini_container::KIND, namespace, name));
-        let node = snapshot.get(&key).or_else(parent)?;
-        let blocked = self.controller.world.blocked_operations(&node.key);
-        Some(answer(node, operation, &blocked, self.is_changing(node), &version))
+        let keys = [SERVICE, mini_container::KIND].map(|kind| ObjectKey::new(kind, namespace, name));
+        let (node, blocked, version) = self.controller.world.told_of(keys)?;
+        Some(answer(&node, operation, &blocked, self.is_changing(&node), &version))
     }
 
     /// Whether somebody holds the `change` of a service: what needs a change by a person says more.

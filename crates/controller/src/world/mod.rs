@@ -16,7 +16,7 @@ use qm_api::meta::ObjectKey;
 use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
 use qm_api::time::Timestamp;
-use qm_plan::availability::{DownCause, Engine, Epoch, Remembered, Settings, Snapshot};
+use qm_plan::availability::{DownCause, Engine, Epoch, NodeView, Remembered, Settings, Snapshot};
 use qm_plan::budget::{Budget, Spent};
 use qm_plan::desired::{DesiredNetwork, DesiredParent, DesiredService};
 use qm_plan::job::{Gates, Standing};
@@ -191,7 +191,19 @@ impl World {
     /// The availability of everything, and the version under which callers are told of it.
     pub(crate) fn published(&self) -> (Snapshot, String) {
         let inner = self.lock();
-        (inner.snapshot.clone(), format!("{}-{}", &self.boot[..self.boot.len().min(8)], inner.version))
+        (inner.snapshot.clone(), self.version_of(&inner))
+    }
+
+    /// The first of these nodes that there is, the operations that its app has blocked, and the version for both: one look.
+    pub(crate) fn told_of(&self, keys: [ObjectKey; 2]) -> Option<(Arc<NodeView>, BTreeSet<String>, String)> {
+        let inner = self.lock();
+        let node = keys.iter().find_map(|key| inner.snapshot.get(key))?.clone();
+        let blocked = inner.reports.get(&node.key).map(|said| said.blocked_operations.clone()).unwrap_or_default();
+        Some((node, blocked, self.version_of(&inner)))
+    }
+
+    fn version_of(&self, inner: &Inner) -> String {
+        format!("{}-{}", &self.boot[..self.boot.len().min(8)], inner.version)
     }
 
     /// Tells of every change of what callers are told.
