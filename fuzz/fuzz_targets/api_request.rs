@@ -50,12 +50,8 @@ fn ports() -> Ports {
         }),
         graph: Arc::new(|| json!({"nodes": [], "edges": []})),
         overview: Arc::new(|| json!({})),
-        usable: Arc::new(|namespace: &str, name: &str, _: Option<&str>| {
-            (name == "db").then(|| usable(namespace))
-        }),
-        usable_all: Arc::new(|namespace: &str| {
-            ("boot-1".to_owned(), vec![usable(namespace)])
-        }),
+        usable: Arc::new(|namespace: &str, name: &str, _: Option<&str>| (name == "db").then(|| usable(namespace))),
+        usable_all: Arc::new(|namespace: &str| ("boot-1".to_owned(), vec![usable(namespace)])),
         changes: Arc::new(|| tokio::sync::watch::Sender::new(0).subscribe()),
         reloads: Arc::new(|_: &str| Vec::new()),
         heartbeat: Arc::new(|request: HeartbeatRequest| Box::pin(async move { Ok(json!({"service": request.name})) })),
