@@ -112,10 +112,10 @@ fn a_wrong_expectation_fails_and_says_why() {
     let ran = run(&["test", "--junit", "r.xml"], folder.path());
     assert_eq!((ran.code, ran.err.as_str()), (1, ""), "{}", ran.out);
     for part in [
-        "FAILED  wrong  (12m",
+        "FAILED  wrong  (10m",
         "        at 9m00.0s my.drill.yaml:4:43\n          expected  notify/jwt: availability 4 TemporarilyUnavailable\n          found     1 Available Reported\n",
         "        what happened\n          +0.0s      notify/vault  <- down vault for 10m\n",
-        "        at the end, 12m",
+        "        at the end, 10m",
         "          expected  reloads 0\n          found     1, of notify/app-db\n",
         "  +10m02.0s  notify/app-db   reloads (restart): notify/vault returned\n",
         "1 drill: 1 failed; ",
@@ -235,7 +235,7 @@ fn what_would_come_of_a_failure_is_told() {
     for part in [
         "what if: down vault 10m\n",
         "  +2m05.0s   notify/app-db   4 TemporarilyUnavailable DependencyUnavailable, because of notify/vault\n",
-        "restarts  none\nreloads   notify/app-db\nafter 12m02.0s everything is as it was\n",
+        "restarts  none\nreloads   notify/app-db\nafter 10m02.0s everything is as it was\n",
     ] {
         assert!(ran.out.contains(part), "no `{part}` in:\n{}", ran.out);
     }

@@ -178,7 +178,7 @@ fn plan(example: &Example) -> Planned {
             default_log_grows: true,
             suspended: None,
             reload: None,
-            stopped_for: None,
+            held: None,
             stopped: &BTreeMap::new(),
             flapping: None,
             brake: None,

@@ -153,7 +153,7 @@ pub enum Reason {
     Disabled,
     /// `replicas: 0`.
     ScaledToZero,
-    /// A dependency is disabled.
+    /// A dependency that it cannot do without is off, so it is not run.
     Skipped,
     /// A person suspended it.
     Suspended,

@@ -109,6 +109,8 @@ pub struct Controller {
     pub(crate) pulls: Pulls,
     memory: Mutex<BTreeMap<ObjectKey, Memory>>,
     revisions: Mutex<BTreeMap<ObjectKey, Vec<RevisionRecord>>>,
+    /// Held by whoever looks at what persons have blocked.
+    blocks_turn: Mutex<()>,
 }
 
 impl Controller {
@@ -139,6 +141,7 @@ impl Controller {
             pulls: Pulls::new(pulls::Settings::default()),
             memory: Mutex::default(),
             revisions: Mutex::new(revisions),
+            blocks_turn: Mutex::default(),
             store,
         }
     }
@@ -294,29 +297,23 @@ impl Controller {
         }
     }
 
-    /// Forgets everything about an object that is gone for good.
-    pub(crate) async fn forget(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        let list = self.revisions.lock().unwrap_or_else(PoisonError::into_inner).remove(key).unwrap_or_default();
-        let snapshot = self.store.snapshot();
-        let now = self.clock.wall();
-        let mut tx = self.store.tx();
-        let mut any = false;
-        let revisions = list.iter().map(|r| records::revision_key(key, r.revision.number));
-        let others = [records::PENDING_RELOAD, records::EPOCH, records::ROLLBACK, records::RELOADS, records::STOPPED, records::JOB_RESULTS]
-            .map(|kind| ObjectKey::new(kind, key.namespace.clone(), key.name.clone()));
+    /// The keys under which the store may have something of an object beside itself.
+    pub(crate) fn records_of(&self, key: &ObjectKey) -> Vec<ObjectKey> {
+        let revisions = self.revisions_of(key).into_iter().map(|r| records::revision_key(key, r.revision.number));
+        // These have no kind in their names: they are a service's, whatever else has its name.
+        let is_service = key.kind == mini_service::KIND;
+        let of_service =
+            [records::PENDING_RELOAD, records::EPOCH, records::ROLLBACK, records::RELOADS, records::STOPPED, records::JOB_RESULTS]
+                .map(|kind| ObjectKey::new(kind, key.namespace.clone(), key.name.clone()));
+        revisions.chain(of_service.into_iter().filter(|_| is_service)).chain([records::adoption_key(key)]).collect()
+    }
+
+    /// Forgets everything about an object that is gone for good, its records with it.
+    pub(crate) async fn forget(&self, key: &ObjectKey) {
+        self.revisions.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         self.locks.let_go(key).await;
         self.world.forget_adopted(key);
-        for record in revisions.chain(others).chain([records::adoption_key(key)]) {
-            if snapshot.get(&record).is_some() {
-                tx.delete(record, Precondition::default(), now);
-                any = true;
-            }
-        }
         self.memory().remove(key);
-        if any {
-            tx.commit(Durability::Durable).await?;
-        }
-        Ok(())
     }
 
     pub(crate) fn tell(&self, key: &ObjectKey, kind: EventType, reason: Reason, message: impl Into<String>) {
@@ -326,6 +323,8 @@ impl Controller {
 
     /// Takes what persons have blocked, as the store has it now. Costs nothing where nobody has blocked anything.
     pub(crate) fn look_at_blocks(&self) {
+        // One after the other, each from a snapshot of its own: who looked earlier must not be heard later.
+        let _turn = self.blocks_turn.lock().unwrap_or_else(PoisonError::into_inner);
         let (snapshot, now) = (self.store.snapshot(), self.clock.now());
         let is_any = intents::active(&snapshot, now.wall).iter().any(|(_, i)| i.act == qm_api::kinds::intent::Act::Block);
         let mut blocked = BTreeMap::new();
@@ -346,7 +345,9 @@ impl Controller {
             use qm_api::conditions::{ConditionStatus, ConditionType};
             let healthy = status.slots.iter().filter_map(|s| Some((s.container_id.as_str().into(), s.started_at, s.healthy_at?)));
             self.world.seed_healthy(healthy.collect::<Vec<_>>());
-            if status.conditions.iter().any(|c| c.kind == ConditionType::Ready && c.status == ConditionStatus::True) {
+            let is_ready = status.conditions.iter().any(|c| c.kind == ConditionType::Ready && c.status == ConditionStatus::True);
+            // Of what is skipped nothing was compared.
+            if is_ready && status.reason != Reason::Skipped {
                 self.remember(&object.key, |m| {
                     m.settled_generation = status.observed_generation;
                     m.seen_generation = status.observed_generation;

@@ -22,7 +22,16 @@ impl Controller {
         let snapshot = self.store.snapshot();
         let kinds = DECLARED;
         let wanted: Vec<Wanted> = kinds.iter().flat_map(|kind| snapshot.list(kind, None)).flat_map(|o| self.wanted(&snapshot, o)).collect();
-        self.world.want(wanted, Some(graph(&snapshot)));
+        let gone = self.world.known().into_iter().filter(|key| snapshot.get(key).is_none()).map(Wanted::Gone);
+        self.world.want(gone.chain(wanted).collect(), Some(graph(&snapshot)));
+    }
+
+    /// Takes everything anew after the log went on without us: what went meanwhile is gone, and whoever waited for that is woken.
+    fn catch_up(&self, sources: &Sources) {
+        self.feed_all();
+        self.look_at_blocks();
+        sources.poke();
+        self.store.snapshot().list(PARENT, None).for_each(|parent| self.world.queue.add(&parent.key));
     }
 
     /// Follows the store for ever.
@@ -34,7 +43,7 @@ impl Controller {
                 Ok(watch) => watch,
                 Err(_) => {
                     version = self.store.resource_version();
-                    self.feed_all();
+                    self.catch_up(&sources);
                     continue;
                 }
             };

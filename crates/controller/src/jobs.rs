@@ -121,7 +121,7 @@ impl Controller {
             Note::Closed { run, .. } => {
                 self.tell(key, EventType::Normal, Reason::RunSkipped, format!("run {run} is not carried on"));
             }
-            Note::From(_) | Note::Opened(_) | Note::Begun { .. } => {}
+            Note::From(_) | Note::Noticed(_) | Note::Opened(_) | Note::Begun { .. } => {}
         }
     }
 

@@ -12,7 +12,7 @@ use qm_plan::budget::Budget;
 use qm_plan::check::check;
 use qm_plan::desired::{DesiredService, Rollout};
 use qm_plan::kinds::mini_container::plan_mini_container;
-use qm_plan::kinds::mini_service::{Context, Gate, JobContext, Others, PendingReload, plan_service};
+use qm_plan::kinds::mini_service::{Context, Gate, Held, JobContext, Others, PendingReload, plan_service};
 use qm_plan::kinds::network::plan_network;
 use qm_plan::kinds::orphan::plan_orphans;
 use qm_plan::own::Trouble;
@@ -157,7 +157,9 @@ impl Controller {
         let reload: Option<PendingReload> = records::pending_reload(&snapshot, key).map(PendingReload::from);
         let stopped = records::stopped(&snapshot, key).unwrap_or_default();
         let availability = self.world.availability();
-        let stopped_for = availability.get(key).and_then(|view| view.stopped_for.clone());
+        let node = availability.get(key);
+        let lost = node.and_then(|node| node.stopped_for.as_ref()).map(Held::Lost);
+        let held = lost.or_else(|| node.and_then(|node| node.skipped_for.as_ref()).map(Held::Skipped));
         let gates: BTreeMap<ObjectKey, Gate> = desired
             .dependencies
             .iter()
@@ -208,7 +210,7 @@ impl Controller {
             default_log_grows: self.world.facts().is_some_and(|f| f.default_log_grows),
             suspended: intents::suspension(&snapshot, object, now),
             reload: reload.as_ref(),
-            stopped_for: stopped_for.as_ref(),
+            held,
             stopped: &stopped.containers,
             flapping: memory.flapping.clone(),
             brake: self.brake(key, desired, &memory),
@@ -330,10 +332,15 @@ impl Controller {
                 return Ok(Next::At(self.clock.mono_ms() + RESYNC_MS));
             }
             Some(Progress { state: ProgressState::InputChanged, .. }) => {
+                // The one that was looked at: a newer one, of a person, stays.
                 let record = ObjectKey::new(records::ROLLBACK, key.namespace.clone(), key.name.clone());
-                let mut tx = self.store.tx();
-                tx.delete(record, Precondition::default(), self.now());
-                tx.commit(Durability::Durable).await?;
+                let snapshot = self.store.snapshot();
+                let rollout = self.world.service(key).map(|service| service.rollout.clone());
+                if let Some(found) = snapshot.get(&record).filter(|o| rollout.is_some_and(|rollout| is_carried_out(o, &rollout))) {
+                    let mut tx = self.store.tx();
+                    tx.delete(record, Precondition::unchanged(found), self.now());
+                    tx.commit(Durability::Durable).await?;
+                }
                 return Ok(Next::At(self.clock.mono_ms() + RESYNC_MS));
             }
             Some(_) | None => {}
@@ -455,7 +462,7 @@ impl Controller {
             m.waits = waits;
             m.clean = clean;
             m.seen_generation = object.meta.generation;
-            if clean && !plan.findings.iter().any(|f| f.stalls) {
+            if clean && !plan.held && !plan.findings.iter().any(|f| f.stalls) {
                 m.settled_generation = object.meta.generation;
                 m.settled_networks = m.seen_networks.clone();
                 // Everything was as wanted: what is to do again from here on is something new, not the same without progress.
@@ -555,9 +562,14 @@ impl Controller {
         without.meta.finalizers.retain(|f| f != records::TEARDOWN);
         let mut tx = self.store.tx();
         tx.put(without);
+        // With it, so that no later object of the name finds what this one has done.
+        let snapshot = self.store.snapshot();
+        for record in self.records_of(key).into_iter().filter(|record| snapshot.get(record).is_some()) {
+            tx.delete(record, Precondition::default(), self.now());
+        }
         match tx.commit(Durability::Durable).await {
             Ok(_) => {
-                self.forget(key).await?;
+                self.forget(key).await;
                 Ok(Next::Never)
             }
             // It changed meanwhile; the next pass sees how.
@@ -565,6 +577,15 @@ impl Controller {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether this record of a rollback is the one by which a service runs as it does.
+fn is_carried_out(record: &Object, rollout: &Rollout) -> bool {
+    let to = match rollout {
+        Rollout::RolledBack { to, .. } => Some(*to),
+        Rollout::Wanted | Rollout::Paused { .. } => None,
+    };
+    record.decode_spec::<records::RollbackRecord>().is_ok_and(|record| record.to == to)
 }
 
 /// What the starts of a plan wait for, where that is a dependency.

@@ -157,7 +157,7 @@ impl Operator {
             }
             Act::Retry => {
                 // What was rolled back is tried again.
-                for object in &covered {
+                for object in covered.iter().filter(|o| o.key.kind == SERVICE) {
                     controller.forgive_job(&mut tx, object);
                     let record = ObjectKey::new(ROLLBACK, object.key.namespace.clone(), object.key.name.clone());
                     if snapshot.get(&record).is_some() {

@@ -114,9 +114,17 @@ impl Controller {
         }
         let mut tx = self.store.tx();
         for kind in done {
-            tx.delete(record_key(kind, key), Precondition::default(), self.now());
+            let key = record_key(kind, key);
+            if let Some(record) = snapshot.get(&key) {
+                // The one that was looked at: what somebody asked for meanwhile stays.
+                tx.delete(key, Precondition::unchanged(record), self.now());
+            }
         }
-        tx.commit(Durability::Durable).await.map(drop)
+        match tx.commit(Durability::Durable).await {
+            // The next look sees the newer one.
+            Ok(_) | Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// A container has got its signal. Recorded after the call: at least once, should the process die in between.
@@ -130,10 +138,10 @@ impl Controller {
         tx.commit(Durability::Durable).await.map(drop)
     }
 
-    /// Before containers are stopped for a lost dependency: who is started again when it returns, whatever its restart policy says.
+    /// Before containers are stopped for a dependency: who is started again when it returns, whatever its restart policy says.
     pub(crate) async fn note_stops(&self, key: &ObjectKey, plan: &Plan) -> Result<(), StoreError> {
         let stops = |at: usize| match (&plan.steps[at].action, &plan.steps[at].cause) {
-            (Action::Stop { container, .. }, Cause::DependencyLost { .. }) => Some(container.clone()),
+            (Action::Stop { container, .. }, Cause::DependencyLost { .. } | Cause::DependencyOff { .. }) => Some(container.clone()),
             _ => None,
         };
         let ids: BTreeSet<Name> = plan.runnable().into_iter().filter_map(stops).collect();

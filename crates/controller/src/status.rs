@@ -405,7 +405,9 @@ impl Controller {
                 new.returned_at = Some(usable_since);
             }
             if new.revision != old.revision {
-                new.changed_at = Some(self.world.alone_since(key).unwrap_or(usable_since));
+                // An end that was not seen leaves the one before it, which this change is later than.
+                let alone_since = self.world.alone_since(key).filter(|at| old.changed_at.is_none_or(|before| *at > before));
+                new.changed_at = Some(alone_since.unwrap_or(usable_since));
             } else if new.changes_ended != old.changes_ended {
                 new.changed_at = Some(usable_since);
             }

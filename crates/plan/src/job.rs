@@ -41,6 +41,9 @@ pub struct Results {
     /// Up to this instant it is decided which scheduled runs there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided: Option<Timestamp>,
+    /// A run that was due at this instant was seen in time, and is late because its image is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noticed: Option<Timestamp>,
 }
 
 /// A run that a person asks for.
@@ -165,6 +168,8 @@ pub enum Skip {
 pub enum Note {
     /// Nothing up to this instant is due.
     From(Timestamp),
+    /// A run is due and was seen in time; what it needs is not there yet.
+    Noticed(Timestamp),
     /// A run begins to exist.
     Opened(Box<Run>),
     /// Runs are left out, the last of them due at this instant.
@@ -231,6 +236,7 @@ impl Results {
     pub fn apply(&mut self, note: &Note, output: &str) {
         match note {
             Note::From(at) => self.decided = Some(*at),
+            Note::Noticed(due) => self.noticed = Some(*due),
             Note::Skipped { due, .. } => self.decided = Some(*due),
             Note::Opened(run) => {
                 self.decided = self.decided.max(run.due);

@@ -63,6 +63,8 @@ pub struct Plan {
     pub job: Option<Standing>,
     /// When another look is worth it although no step waits for that.
     pub wake: Option<Timestamp>,
+    /// It must not run now, so nothing was compared: that there are no steps does not mean that all is as wanted.
+    pub held: bool,
 }
 
 /// How the rollout of a revision stands.

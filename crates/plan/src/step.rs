@@ -388,7 +388,12 @@ pub enum Cause {
         /// Which.
         on: ObjectKey,
     },
-    /// It was stopped for a lost dependency, which has returned.
+    /// A dependency that it cannot do without is off.
+    DependencyOff {
+        /// Which.
+        on: ObjectKey,
+    },
+    /// It was stopped for a dependency that was lost or off, and that has returned.
     DependencyReturned,
     /// It is stamped as ours, and nothing that we remember wants it.
     Orphan,
@@ -417,6 +422,7 @@ impl Cause {
             | Self::Superseded
             | Self::ScaledDown
             | Self::Off { .. }
+            | Self::DependencyOff { .. }
             | Self::Deleted
             | Self::Asked { .. }
             | Self::Run { .. }
@@ -463,6 +469,7 @@ impl fmt::Display for Cause {
             Self::Asked { actor, reason } => write!(f, "asked by {actor}: {reason}"),
             Self::Reload { triggers } => f.write_str(&triggers.join(", ")),
             Self::DependencyLost { on } => write!(f, "{}/{} is lost", on.namespace, on.name),
+            Self::DependencyOff { on } => write!(f, "{}/{} is off", on.namespace, on.name),
             Self::DependencyReturned => f.write_str("what it was stopped for has returned"),
             Self::Orphan => f.write_str("orphan"),
             Self::Run { run, part } if run.is_empty() => f.write_str(part),

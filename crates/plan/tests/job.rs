@@ -507,3 +507,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_late_because_its_image_is_pulled_was_not_missed() {
+    let mut model = Model::new(job(&format!("{{{NIGHTLY}}}")));
+    model.clock = at("2026-07-01T12:00:00Z");
+    model.settle();
+    // Somebody is there when it is due, and begins to pull.
+    model.view.image = Some(Image::Absent);
+    model.images.clear();
+    model.clock = at("2026-07-02T00:30:01Z");
+    let plan = model.current();
+    assert!(plan.notes.contains(&Note::Noticed(Timestamp::from_millis(at("2026-07-02T00:30:00Z")))), "{plan}");
+    for note in &plan.notes {
+        model.results.get_or_insert_default().apply(note, "");
+    }
+    assert!(!model.current().notes.iter().any(|note| matches!(note, Note::Noticed(_))), "noted once");
+    // The pull takes a quarter of an hour.
+    model.clock = at("2026-07-02T00:45:00Z");
+    model.settle();
+    assert_eq!(parts(&model), ["1  running"]);
+}
+
+#[test]
+fn a_skipped_job_begins_nothing_and_keeps_its_deadline() {
+    let db = ObjectKey::new("MiniService", "n", "db");
+    let mut model = Model::new(job_on("{container: {image: a:1, networks: [data]}, activeDeadline: 60s, retries: 0}", "[{service: db}]"));
+    model.skipped_for = Some(db.clone());
+    assert!(model.current().is_empty(), "{}", model.plan());
+    model.skipped_for = None;
+    model.gates.insert(db.clone(), Gate { usable: true, bad: false });
+    model.settle();
+    let started = model.view.containers[0].started_at.unwrap();
+    model.skipped_for = Some(db);
+    assert!(model.current().steps.is_empty(), "what runs may be in the middle of a migration: {}", model.plan());
+    assert_eq!(model.current().wake, Some(started.plus_millis(60_000)));
+    model.clock = started.as_millis() + 60_000;
+    assert!(matches!(model.current().steps[0].action, Action::Stop { .. }), "{}", model.plan());
+}

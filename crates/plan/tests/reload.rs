@@ -214,3 +214,36 @@ fn a_lost_dependency_stops_and_its_return_starts_whatever_the_restart_policy_say
         assert_eq!((model.view.containers[0].id.clone(), model.view.containers[0].state), (id, RunState::Running));
     }
 }
+
+#[test]
+fn who_is_skipped_is_not_run_and_goes_on_with_the_same_containers_when_the_dependency_is_on_again() {
+    let mut model = Model::new(service("{image: a:1, networks: [data], restart: Never}", "[{service: db}]"));
+    model.skipped_for = Some(on("db"));
+    assert!(model.current().is_empty(), "nothing is created: {}", model.plan());
+    model.skipped_for = None;
+    model.gates.insert(on("db"), qm_plan::kinds::mini_service::Gate { usable: true, bad: false });
+    model.settle();
+    let id = model.view.containers[0].id.clone();
+    model.skipped_for = Some(on("db"));
+    assert_snapshot!(model.plan());
+    model.stopped = model.view.containers.iter().map(|c| (c.id.clone(), c.started_at)).collect();
+    model.settle();
+    assert_eq!(model.view.containers[0].state, RunState::Exited);
+    model.skipped_for = None;
+    assert_eq!(model.current().steps[0].cause, Cause::DependencyReturned, "{}", model.plan());
+    model.settle();
+    assert_eq!((model.view.containers[0].id.clone(), model.view.containers[0].state), (id, RunState::Running));
+}
+
+#[test]
+fn what_was_skipped_is_new_afterwards_and_no_drift() {
+    let mut desired = service("{image: a:1, networks: [data]}", "[{service: db}]");
+    desired.drift = qm_api::kinds::mini_service::DriftMode::Report;
+    let mut model = Model::new(desired);
+    model.gates.insert(on("db"), qm_plan::kinds::mini_service::Gate { usable: true, bad: false });
+    model.skipped_for = Some(on("db"));
+    model.settle();
+    model.skipped_for = None;
+    model.settle();
+    assert_eq!(model.view.containers.len(), 1, "reported drift would wait for ever: {}", model.plan());
+}

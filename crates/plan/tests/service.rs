@@ -695,6 +695,24 @@ fn only_what_takes_the_last_healthy_replica_down_needs_the_change() {
 }
 
 #[test]
+fn while_others_are_in_the_way_files_are_not_written_again_and_again() {
+    let one = |image: &str| {
+        service(&format!("{{image: '{image}', networks: [data], configs: [{{name: c, target: /etc/c, content: hello}}]}}"), "")
+    };
+    let mut model = Model::new(one("a:1"));
+    model.settle();
+    model.change(one("a:2"));
+    model.lock = Standing::Taken { by: vec!["web.1".into()] };
+    // It comes to rest: whatever can be done is done once.
+    model.settle();
+    assert_eq!(model.view.containers.len(), 2, "{}", model.world());
+    assert!(model.current().runnable().is_empty(), "{}", model.plan());
+    model.lock = Standing::Ours;
+    model.settle();
+    assert_eq!(model.view.containers.len(), 1);
+}
+
+#[test]
 fn a_roll_that_keeps_a_healthy_replica_needs_nothing() {
     let two = |image: &str, more: &str| service(&format!("{{image: '{image}', networks: [data], replicas: 2{more}}}"), "");
     for more in ["", ", update: {order: StartFirst}"] {

@@ -353,7 +353,7 @@ fn follow(spec: qm_source::Spec, settle: Duration, operator: Arc<Operator>) -> a
 ///
 /// # Errors
 /// When the engine cannot be reached or the manifests are bad.
-pub(crate) fn offline_plan(dirs: &[PathBuf], docker_host: &str) -> anyhow::Result<(Value, String)> {
+pub(crate) fn offline_plan(dirs: &[PathBuf], docker_host: &str, instance: &str) -> anyhow::Result<(Value, String)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let address = Address::parse(docker_host).map_err(anyhow::Error::msg)?;
@@ -365,7 +365,7 @@ pub(crate) fn offline_plan(dirs: &[PathBuf], docker_host: &str) -> anyhow::Resul
                 Intake::default().input(&snapshot, dir.display().to_string())
             })
             .collect();
-        let plan = plan_offline(docker, clock(), "default".into(), inputs).await?;
+        let plan = plan_offline(docker, clock(), instance.into(), inputs).await?;
         Ok((plan.to_json(), plan.to_string()))
     })
 }

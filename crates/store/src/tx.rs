@@ -35,6 +35,13 @@ pub struct Precondition {
     pub resource_version: Option<u64>,
 }
 
+impl Precondition {
+    /// The object is still the one that was read, unchanged.
+    pub fn unchanged(object: &Object) -> Self {
+        Self { uid: Some(object.meta.uid.clone()), resource_version: Some(object.meta.resource_version) }
+    }
+}
+
 /// What one operation did.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {

@@ -10,6 +10,7 @@ use qm_dockersim::Engine;
 use qm_dockersim::Now;
 use serde_json::{Value, json};
 
+use super::annex::{self, INIT};
 use super::judge::{INSTANCE, Real, ask, containers, fits, is_healthy};
 use super::stage::{Stage, because};
 use super::town::{Conduct, Id, MISSING_IMAGE, Service, Town};
@@ -41,6 +42,7 @@ pub async fn converge(stage: &mut Stage, town: &Town, events_were_true: bool) {
         let missing = what_is_wrong(stage, town).await;
         let statuses = statuses(stage);
         slow.extend(slow_ones(town, &statuses));
+        annex::report(stage, town).await;
         slow.extend(contested_ones(stage, &statuses));
         let now = stage.shared.now().mono_ms;
         if missing.is_empty() {
@@ -60,6 +62,7 @@ pub async fn converge(stage: &mut Stage, town: &Town, events_were_true: bool) {
             // What is held by mistake comes free by itself when its file is there again.
             if now > calm_since + MISTAKES_MS {
                 approve_what_is_held(stage).await;
+                annex::help_jobs(stage, town, &statuses).await;
                 slow.extend(retry_what_was_rolled_back(stage, town).await);
             }
             if now > calm_since + PROMPT_MS && !was_prompt {
@@ -96,7 +99,10 @@ fn slow_ones(town: &Town, statuses: &BTreeMap<Id, Value>) -> BTreeSet<Id> {
         let is_braked = statuses.get(id).is_some_and(|status| status["reason"] == "CrashLoop");
         is_braked || s.wanted() > 0 && (!s.is_good() || s.image.starts_with("registry."))
     };
-    town.services.iter().filter(|(id, s)| is_slow(id, s)).map(|(id, _)| id.clone()).collect()
+    // So has a job that failed.
+    let jobs = town.annexes.keys().map(|namespace| (namespace.clone(), INIT.to_owned()));
+    let jobs = jobs.filter(|id| statuses.get(id).is_none_or(|status| status["usable"] != true));
+    town.services.iter().filter(|(id, s)| is_slow(id, s)).map(|(id, _)| id.clone()).chain(jobs).collect()
 }
 
 /// What somebody changed again and again is left alone for a while. Whoever changed nothing, or once, contests nothing.
@@ -131,7 +137,8 @@ fn judge_promptness(stage: &Stage, town: &Town, slow: &BTreeSet<Id>) {
     let now = stage.shared.now();
     let (all, healthy, _) = stage.sim.with(|engine| really(engine, now, town));
     let good = good_ones(town);
-    for (id, service) in town.services.iter().filter(|(id, _)| good.contains(*id) && !slow.contains(*id)) {
+    let must_run = |id: &Id| good.contains(id) && !slow.contains(id) && !is_skipped(town, id);
+    for (id, service) in town.services.iter().filter(|(id, _)| must_run(id)) {
         let mine: Vec<&Real> = all.iter().filter(|c| c.is_ours() && c.owner() == *id).collect();
         for text in containers_wrong(id, service, true, &mine, &healthy) {
             stage.judge().violation(format!("not right {PROMPT_MS} ms after everything was calm: {text}"));
@@ -245,20 +252,25 @@ async fn what_is_wrong(stage: &mut Stage, town: &Town) -> Vec<String> {
     let good = good_ones(town);
     for (id, service) in &town.services {
         let mine: Vec<&Real> = all.iter().filter(|c| c.is_ours() && c.owner() == *id).collect();
-        wrong.extend(containers_wrong(id, service, good.contains(id), &mine, &healthy));
+        let is_skipped = is_skipped(town, id);
+        wrong.extend(containers_wrong(id, service, good.contains(id) && !is_skipped, &mine, &healthy));
+        let running = mine.iter().filter(|c| is_skipped && c.state == "running");
+        wrong.extend(running.map(|c| format!("{} runs, and what it needs is off", c.name)));
         match statuses.get(id) {
             None => wrong.push(format!("{}/{} is not in the store", id.0, id.1)),
             Some(status) => wrong.extend(status_wrong(id, service, town, &mine, &healthy, status, &statuses)),
         }
     }
     for container in all.iter().filter(|c| c.is_ours() && c.label("uid") != "orphan") {
-        if !town.services.contains_key(&container.owner()) && !left_over.contains(&container.id) {
+        let is_declared = town.services.contains_key(&container.owner()) || town.is_in_annex(&container.owner());
+        if !is_declared && !left_over.contains(&container.id) {
             wrong.push(format!("{} is left of a service that is gone", container.name));
         }
     }
     wrong.extend(networks_wrong(town, &all, &networks, &left_over));
     wrong.extend(parents_wrong(stage, town, &statuses));
-    for id in statuses.keys().filter(|id| !town.services.contains_key(*id)) {
+    wrong.extend(annex::wrong(town, &statuses, |id| good.contains(id) && !is_skipped(town, id)));
+    for id in statuses.keys().filter(|id| !town.services.contains_key(*id) && !town.is_in_annex(id)) {
         wrong.push(format!("{}/{} is still in the store", id.0, id.1));
     }
     wrong
@@ -499,6 +511,7 @@ fn plain(town: &Town, networks: &Value, name: &str) -> String {
 fn networks_wrong(town: &Town, all: &[Real], networks: &Value, left_over: &BTreeSet<String>) -> Vec<String> {
     let mut wanted: BTreeSet<String> = town.networks.keys().map(|(ns, n)| format!("{ns}_{n}")).collect();
     wanted.extend(town.services.iter().filter(|(_, s)| s.networks.is_empty()).map(|((ns, _), _)| format!("{ns}_default")));
+    wanted.extend(town.annexes.keys().filter(|ns| town.has_services(ns)).map(|ns| format!("{ns}_default")));
     let is_ours = |n: &&Value| n["Labels"]["quaymaster.dev/instance"] == INSTANCE;
     // An orphan that nobody removes keeps the network that it is in.
     let is_orphan = |c: &&Real| left_over.contains(&c.id) && !town.services.contains_key(&c.owner());

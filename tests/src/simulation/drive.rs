@@ -7,13 +7,15 @@ use qm_api::meta::ObjectKey;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::annex;
 use super::calm;
 use super::judge::{Suspension, ask, containers};
 use super::meddle;
 use super::rng::Rng;
 use super::script::{Act, Script, Timed, Trouble};
 use super::stage::{Stage, because};
-use super::town::{self, Id, Town};
+use super::town::{self, Id, Service, Town};
+use super::users::Users;
 
 /// Why a service is guarded while its file is cut.
 const HALF_WRITTEN: &str = "its file is half written";
@@ -54,6 +56,8 @@ enum Due {
         live_restore: bool,
     },
     StoreHasRoom,
+    /// What is outside of a namespace is there again.
+    OutsideBack(String),
     Tick,
 }
 
@@ -69,6 +73,7 @@ struct Play {
     away: Option<(u64, BTreeSet<Id>)>,
     /// The daemon is away.
     is_away: bool,
+    users: Users,
 }
 
 /// Plays a script.
@@ -78,7 +83,8 @@ pub async fn play(script: &Script, keep_log: bool) -> Verdict {
     let stage = Stage::new(script.seed, keep_log);
     let engine = stage.sim.clone();
     let engine = tokio::spawn(async move { engine.run().await });
-    let mut play = Play { stage, town, agenda: Vec::new(), counter: 0, after_trap: None, away: None, is_away: false };
+    let mut play =
+        Play { stage, town, agenda: Vec::new(), counter: 0, after_trap: None, away: None, is_away: false, users: Users::default() };
     play.populate();
     play.stage.write(&play.town.files());
     play.tell_judge();
@@ -185,11 +191,15 @@ impl Play {
             Due::Tick => {
                 self.tick();
                 self.stage.take_lease().await;
+                annex::report(&mut self.stage, &self.town).await;
+                self.users.act(&mut self.stage, &self.town).await;
+                self.judge_what_is_told();
                 self.after(TICK_MS, Due::Tick);
             }
             Due::Act(act) => {
                 self.stage.shared.log(&format!("== {act:?}"));
                 self.stage.judge().still.clear();
+                self.turn_outside();
                 self.act(act).await;
             }
             Due::Mend => {
@@ -217,6 +227,7 @@ impl Play {
                 self.stage.shared.log("== the daemon is back");
             }
             Due::StoreHasRoom => self.stage.set_full(false),
+            Due::OutsideBack(namespace) => annex::turn(&mut self.stage, &namespace, false),
         }
     }
 
@@ -228,8 +239,9 @@ impl Play {
                 }
                 let mut rng = Rng::new(choice);
                 let range = self.town.change_range(&rng);
+                let beside = self.town.change_annex(&rng);
                 let what = self.town.change(&mut rng);
-                self.stage.shared.log(&format!("   {what} {}", range.unwrap_or_default()));
+                self.stage.shared.log(&format!("   {what} {} {}", range.unwrap_or_default(), beside.unwrap_or_default()));
                 self.write();
             }
             // Nobody reaches an engine that is away.
@@ -241,6 +253,10 @@ impl Play {
                 let mut judge = self.stage.judge();
                 judge.foreign.extend(strangers);
                 judge.by_hand += 1;
+                // Whose container was touched may have to run again.
+                if what.contains(&format!("-{}-", annex::INIT)) || what.contains("compose down") {
+                    judge.annexes.may_run_again(None);
+                }
             }
             Act::Person(choice) => {
                 let mut rng = Rng::new(choice);
@@ -344,12 +360,15 @@ impl Play {
                 let really = self.stage.sim.with(|engine| self.stage.judge().settled(engine, now));
                 self.stage.kill(false);
                 self.stage.lose_store();
-                // Who was usable is among what only the store knew.
+                // Who was usable, and who held what, is among what only the store knew.
                 self.away = None;
+                self.users.forget();
                 let mut judge = self.stage.judge();
                 judge.suspended.clear();
                 judge.guarded.clear();
-                judge.still = ready.intersection(&really).cloned().collect();
+                let settled: BTreeSet<Id> = ready.intersection(&really).cloned().collect();
+                judge.still = settled.iter().filter(|id| stays(&self.town, &settled, id)).cloned().collect();
+                judge.annexes.may_run_again(None);
                 // What is withdrawn before the new store knows of it is remembered by nobody: it stays until a person approves.
                 let (all, networks) =
                     self.stage.sim.with(|engine| (containers(engine, now), ask(engine, now, "GET", "/networks", &[], &Value::Null).1));
@@ -440,9 +459,9 @@ impl Play {
         self.stage.acknowledged.insert((text(&intent["metadata"]["namespace"]), text(&intent["metadata"]["name"])));
     }
 
-    /// Services whose published status says, from what is seen now, that they may be used.
+    /// Services whose published status says, from what is seen now, that they are usable. Who changes them is another matter.
     fn usable(&self) -> BTreeSet<Id> {
-        self.with_status(|status| status["usable"] == true && status["stale"] != true)
+        self.with_status(|status| is_usable(status) && status["stale"] != true)
     }
 
     fn ready(&self) -> BTreeSet<Id> {
@@ -477,7 +496,7 @@ impl Play {
         if !self.stage.runs() || self.stage.shared.now().mono_ms < since + 2_000 {
             return;
         }
-        let usable_now = self.with_status(|status| status["usable"] == true);
+        let usable_now = self.with_status(is_usable);
         let now = self.stage.shared.now();
         let away_for = now_ms - since;
         // An operator trusts what is recorded for the grace, from its start on.
@@ -504,6 +523,29 @@ impl Play {
         }
     }
 
+    /// What is outside goes now and then, for a while.
+    fn turn_outside(&mut self) {
+        let mut rng = Rng::new(self.now_ms()).fork("outside");
+        let namespaces: Vec<String> = self.town.annexes.keys().cloned().collect();
+        if let Some(namespace) = rng.pick(&namespaces).filter(|_| rng.clone().chance(25)) {
+            annex::turn(&mut self.stage, namespace, true);
+            let for_ms = rng.below(70_000);
+            self.after(for_ms, Due::OutsideBack(namespace.clone()));
+        }
+    }
+
+    /// What callers are told now must fit together, and what is really so outside.
+    fn judge_what_is_told(&mut self) {
+        let told = annex::told(&self.stage);
+        let (now, booted_ms) = (self.stage.shared.now(), self.stage.booted_ms);
+        let mut wrong = self.users.wrong(&told, booted_ms, now.mono_ms);
+        let mut judge = self.stage.judge();
+        wrong.extend(judge.annexes.judge(&told, &self.town, booted_ms, now));
+        for text in wrong {
+            judge.violation(format!("{text}, at {} ms", now.mono_ms));
+        }
+    }
+
     fn log_statuses(&self) {
         let Some(store) = self.stage.store() else { return };
         let snapshot = store.snapshot();
@@ -524,6 +566,11 @@ impl Play {
         self.agenda.clear();
         self.town.broken.clear();
         self.town.emptied = false;
+        self.stage.is_calm = true;
+        let gone: Vec<String> = self.stage.judge().annexes.gone();
+        for namespace in gone {
+            annex::turn(&mut self.stage, &namespace, false);
+        }
         {
             let mut judge = self.stage.judge();
             judge.guarded.clear();
@@ -546,11 +593,28 @@ impl Play {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         self.stage.act("/actions/resume", because("calm")).await;
-        let mut judge = self.stage.judge();
-        judge.suspended.clear();
-        drop(judge);
+        self.stage.judge().suspended.clear();
         self.stage.acknowledged.clear();
+        self.users.leave(&mut self.stage).await;
     }
+}
+
+fn is_usable(status: &Value) -> bool {
+    status["availability"].is_string() && status["severity"].as_u64().is_some_and(|severity| severity <= 3)
+}
+
+/// Whether nothing that a service reloads for, or is stopped for, may be about to change.
+fn stays(town: &Town, settled: &BTreeSet<Id>, id: &Id) -> bool {
+    let edges = |id: &Id| town.services.get(id).map(|s: &Service| s.edges.as_slice()).unwrap_or_default();
+    let reacting = edges(id).iter().filter(|e| e.up.is_some() || e.change.is_some() || e.on_down == "Stop");
+    let mut needed: Vec<&Id> = reacting.map(|e| &e.on).collect();
+    while let Some(on) = needed.pop() {
+        if !settled.contains(on) {
+            return false;
+        }
+        needed.extend(edges(on).iter().map(|e| &e.on));
+    }
+    true
 }
 
 /// The ids of services as the store has them.

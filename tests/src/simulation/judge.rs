@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use qm_dockersim::{Call, Engine, Listening, Now, Reply, Request};
 use serde_json::Value;
 
+use super::annex::{Annexes, INIT, OUTSIDE, PART};
 use super::reloads::Stirs;
 use super::town::{Check, Conduct, Id, PORT, RANGES, Service, Town};
 
@@ -204,6 +205,8 @@ pub struct Judge {
     pub approved_breaks: BTreeSet<Id>,
     /// What stirred.
     pub stirs: Stirs,
+    /// What happened in the annexes.
+    pub annexes: Annexes,
     /// How often somebody changed something at the engine by hand.
     pub by_hand: u32,
     /// Networks that were withdrawn at some time: those that are still there go with what was withdrawn.
@@ -249,6 +252,13 @@ impl Judge {
                 self.changed_at.insert(id.clone(), now.mono_ms);
             }
         }
+        for namespace in town.annexes.keys().filter(|ns| self.town.annexes.get(*ns) != town.annexes.get(*ns)) {
+            for name in [INIT, PART] {
+                let id = (namespace.clone(), name.to_owned());
+                self.stirs.changed(&id, now);
+                self.changed_at.insert(id, now.mono_ms);
+            }
+        }
         self.town = town.clone();
         self.still.clear();
     }
@@ -268,6 +278,10 @@ impl Judge {
     pub fn look(&mut self, engine: &mut Engine, now: Now) {
         let all = containers(engine, now);
         self.stirs.look(engine, &self.town, &all, now);
+        self.annexes.look(engine, &all, now);
+        for namespace in self.annexes.gone() {
+            self.stirs.is_down(&(namespace, OUTSIDE.to_owned()), now);
+        }
         self.look_at_moves(engine, &all, now);
         for container in all.iter().filter(|c| c.is_ours()) {
             let id = container.owner();
@@ -426,6 +440,9 @@ impl Judge {
             self.violation(format!("the store was lost, and {}/{} was as wanted: {what}", owner.0, owner.1));
         }
         let others: Vec<&Real> = all.iter().filter(|c| c.is_ours() && c.owner() == owner && c.id != container.id).collect();
+        if let Some(wrong) = self.annexes.before_start(container, &all).filter(|_| verb == "start") {
+            self.violation(format!("{wrong}: {what}"));
+        }
         match verb {
             "start" => self.before_start(&owner, container, what, now),
             "stop" => self.before_stop(engine, &owner, container, &others, what, now),
@@ -445,6 +462,11 @@ impl Judge {
             return;
         }
         for edge in service.edges.iter().filter(|e| e.gate() == "Wait") {
+            if let Some(false) = self.annexes.is_there(&self.town, &edge.on, PICTURE_MS, now)
+                && self.unchanged_for(&edge.on, now) >= PICTURE_MS
+            {
+                self.violation(format!("{}/{} is started before {}/{} is usable: {what}", owner.0, owner.1, edge.on.0, edge.on.1));
+            }
             let Some(dependency) = self.town.services.get(&edge.on) else { continue };
             let is_old = self.unchanged_for(&edge.on, now) >= PICTURE_MS && dependency.wanted() > 0;
             let healthy_lately = self.healthy_at.get(&edge.on).is_some_and(|at| at + PICTURE_MS >= now.mono_ms);
@@ -484,6 +506,9 @@ impl Judge {
         if twin_is_healthy {
             return;
         }
+        if self.is_or_was_skipped(owner, now) {
+            return;
+        }
         let has_successor = others.iter().any(|o| o.slot() == slot);
         match self.stirs.before_stop(&self.town, owner, now) {
             Some(Ok(())) => return,
@@ -505,6 +530,16 @@ impl Judge {
         if already >= service.parallelism as usize {
             self.violation(format!("{}/{} has {already} replicas down for a replacement already: {what}", owner.0, owner.1));
         }
+    }
+
+    /// Whether something that a service cannot do without is off, or has only just become another.
+    fn is_or_was_skipped(&self, id: &Id, now: Now) -> bool {
+        let needs = self.town.services.get(id).into_iter().flat_map(|s| &s.edges).filter(|e| matches!(e.on_down, "Block" | "Stop"));
+        let mut needed = needs.map(|e| &e.on);
+        needed.any(|on| {
+            let is_off = self.town.services.get(on).is_some_and(|s| s.wanted() == 0);
+            is_off || self.unchanged_for(on, now) < PICTURE_MS || self.is_or_was_skipped(on, now)
+        })
     }
 
     fn before_reload(&mut self, engine: &mut Engine, container: &Real, verb: &str, what: &str, now: Now) {

@@ -4,6 +4,7 @@
 //! [`script`] draws what happens, [`stage`] is where it happens, [`drive`] lets it happen, [`judge`] knows the rules of every moment and
 //! [`calm`] those of the end. Nothing here reads a clock, a file or a random number of the machine.
 
+pub mod annex;
 pub mod calm;
 pub mod drive;
 pub mod fate;
@@ -18,6 +19,7 @@ pub mod rng;
 pub mod script;
 pub mod stage;
 pub mod town;
+pub mod users;
 
 use std::time::Duration;
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use qm_dockersim::{Engine, Now};
 use serde_json::Value;
 
+use super::annex::OUTSIDE;
 use super::judge::{Real, ask, is_healthy};
 use super::town::{Id, Town};
 
@@ -68,6 +69,11 @@ impl Stirs {
         self.stirred_at.insert(id.clone(), now.mono_ms);
     }
 
+    /// What has no containers is down.
+    pub fn is_down(&mut self, id: &Id, now: Now) {
+        self.unhealthy_at.insert(id.clone(), now.mono_ms);
+    }
+
     /// Before a restart or a signal: what is wrong about it.
     pub fn before_reload(&mut self, engine: &mut Engine, town: &Town, container: &Real, verb: &str, now: Now) -> Option<String> {
         let owner = container.owner();
@@ -110,7 +116,7 @@ impl Stirs {
         let mut needed = stops.clone();
         let mut seen: BTreeSet<&Id> = stops.iter().copied().collect();
         while let Some(id) = needed.pop() {
-            let is_gone = town.services.get(id).is_none_or(|s| s.wanted() == 0);
+            let is_gone = id.1 != OUTSIDE && town.services.get(id).is_none_or(|s| s.wanted() == 0);
             if is_gone || self.unhealthy_at.get(id).is_some_and(|at| at + PICTURE_MS >= now.mono_ms) {
                 return Some(Ok(()));
             }

@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tower_service::Service as _;
 
+use super::annex::Outside;
 use super::fate::{Disk as StoreDisk, Fate};
 use super::folder::{Disk, PLACE, Reader};
 use super::journal::Journal;
@@ -71,6 +72,8 @@ pub struct Shared {
     pub journal: Mutex<Journal>,
     weather: Mutex<Weather>,
     crashed: Notify,
+    /// Who is there outside.
+    pub outside: Outside,
     /// Calls of the operator.
     pub calls: AtomicU64,
     requests_left: AtomicU64,
@@ -148,6 +151,10 @@ pub struct Stage {
     told_fence: u64,
     /// Acts that were answered, by name of their intent, and must not be lost.
     pub acknowledged: BTreeSet<(String, String)>,
+    /// Reloads that the apps of parts have done and not told yet, by namespace.
+    pub acks: BTreeMap<String, String>,
+    /// Nothing goes wrong any more.
+    pub is_calm: bool,
 }
 
 impl Stage {
@@ -162,6 +169,7 @@ impl Stage {
             journal: Mutex::new(Journal::new(keep_log)),
             weather: Mutex::default(),
             crashed: Notify::new(),
+            outside: Outside::default(),
             calls: AtomicU64::new(0),
             requests_left: AtomicU64::new(MOST_REQUESTS),
             runaway: AtomicBool::new(false),
@@ -182,6 +190,8 @@ impl Stage {
             told_version: 0,
             told_fence: 0,
             acknowledged: BTreeSet::new(),
+            acks: BTreeMap::new(),
+            is_calm: false,
         };
         stage.watch_engine();
         stage
@@ -295,7 +305,10 @@ impl Stage {
     /// Starts an operator.
     pub fn boot(&mut self) {
         self.booted_ms = self.shared.now().mono_ms;
-        lock(&self.shared.judge).stirs.booted_at = self.booted_ms;
+        let mut judge = lock(&self.shared.judge);
+        judge.stirs.booted_at = self.booted_ms;
+        judge.annexes.booted();
+        drop(judge);
         let fate = Arc::new(Fate::new(self.full.clone()));
         lock(&self.shared.weather).living = Some(fate.clone());
         let options = qm_store::Options { commit: CommitMode::Inline, log_batches: 2_048, ..qm_store::Options::default() };
@@ -309,7 +322,7 @@ impl Stage {
         let operator = Operator::start(Config {
             instance: INSTANCE.into(),
             docker_host: Address::Unix(DOCKER.into()),
-            dial: dial(self.sim.clone(), fate.clone()),
+            dial: dial(self.sim.clone(), self.shared.clone(), fate.clone()),
             clock: clock.clone(),
             store: store.clone(),
             data_dir: "/sim/data".into(),
@@ -506,16 +519,21 @@ impl Shared {
 }
 
 /// Every way out of the operator ends in the simulated engine, and nowhere once the process is dead.
-fn dial(sim: Sim, fate: Arc<Fate>) -> Dial {
+fn dial(sim: Sim, shared: Arc<Shared>, fate: Arc<Fate>) -> Dial {
     Arc::new(move |address| {
-        let (sim, fate) = (sim.clone(), fate.clone());
+        let (sim, shared, fate) = (sim.clone(), shared.clone(), fate.clone());
         Box::pin(async move {
             if !fate.is_alive() {
                 return Err(io::Error::from(io::ErrorKind::ConnectionAborted));
             }
             let stream: Box<dyn Stream> = match address {
                 Address::Unix(_) | Address::InProcess => Box::new(sim.connect()?),
-                Address::Tcp(host, port) => Box::new(sim.dial(&host, port)?),
+                Address::Tcp(host, port) => match shared.outside.accepts(&host) {
+                    None => Box::new(sim.dial(&host, port)?),
+                    Some(false) => return Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
+                    // Whoever only looks whether somebody accepts hears no more.
+                    Some(true) => Box::new(tokio::io::duplex(16).0),
+                },
             };
             Ok(stream)
         })

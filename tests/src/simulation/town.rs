@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use super::annex::{Annex, INIT, OUTSIDE, PART};
 use super::rng::Rng;
 
 /// The image that is always there.
@@ -137,6 +138,8 @@ pub struct Town {
     pub broken: BTreeMap<String, Option<String>>,
     /// The folder is empty, by mistake.
     pub emptied: bool,
+    /// What a namespace has beside its services; it is there as long as there are any.
+    pub annexes: BTreeMap<String, Annex>,
     /// Services that were removed at once, each with one that depended on it.
     pub pairs: Vec<(Id, Id)>,
 }
@@ -150,6 +153,11 @@ impl Town {
         let namespaces = rng.between(1, 2);
         for n in 0..namespaces {
             let namespace = format!("ns{n}");
+            // Drawn apart, so that what else a seed draws stays.
+            let mut apart = rng.fork("annex");
+            if apart.chance(35) {
+                town.annexes.insert(namespace.clone(), Annex::draw(&mut apart, &namespace));
+            }
             for network in ["back", "front"] {
                 if rng.chance(50) {
                     town.networks.insert((namespace.clone(), network.to_owned()), None);
@@ -179,6 +187,9 @@ impl Town {
         let networks = self.networks.keys().filter(|(ns, _)| ns == namespace).map(|(_, n)| n.clone()).filter(|_| rng.chance(60)).collect();
         // Drawn apart, so that what else a seed draws stays.
         let mut order = rng.fork("order");
+        if self.annexes.contains_key(namespace) {
+            edges.extend(draw_annex_edge(&mut rng.fork("annex"), namespace));
+        }
         let mut service = Service {
             image: draw_image(rng),
             replicas: rng.between(1, 3) as u32,
@@ -223,6 +234,38 @@ impl Town {
         let range = rng.pick(&ranges)?.clone();
         self.networks.insert(id.clone(), Some(range.clone()));
         Some(format!("range of {}/{}: {range}", id.0, id.1))
+    }
+
+    /// Another input for a job, or another edge for a part. Drawn apart, so that what else a seed draws stays; says what.
+    pub fn change_annex(&mut self, rng: &Rng) -> Option<String> {
+        let mut rng = rng.fork("annex");
+        if !rng.chance(25) {
+            return None;
+        }
+        let namespaces: Vec<String> = self.annexes.keys().cloned().collect();
+        let namespace = rng.pick(&namespaces)?;
+        let what = self.annexes.get_mut(namespace)?.change(&mut rng);
+        Some(format!("annex of {namespace}: {what}"))
+    }
+
+    /// Whether a namespace has services of its own.
+    pub fn has_services(&self, namespace: &str) -> bool {
+        self.services.keys().any(|(ns, _)| ns == namespace)
+    }
+
+    /// The service whose app reports for the part of a namespace.
+    pub fn reporter(&self, namespace: &str) -> Option<&str> {
+        self.services.iter().find(|((ns, _), s)| ns == namespace && s.wanted() > 0).map(|((_, name), _)| name.as_str())
+    }
+
+    /// Whether this is a node of an annex that is declared.
+    pub fn is_in_annex(&self, id: &Id) -> bool {
+        let is_there = match id.1.as_str() {
+            OUTSIDE | INIT => self.has_services(&id.0),
+            PART => self.reporter(&id.0).is_some(),
+            _ => false,
+        };
+        is_there && self.annexes.contains_key(&id.0)
     }
 
     /// Changes something; says what.
@@ -353,6 +396,11 @@ impl Town {
                 let half = half(&(namespace.clone(), name.clone()), service);
                 text.push_str(&document("MiniService", &namespace, name, Some(half), &spec(&namespace, service)));
             }
+            for (name, spec) in self.annexes.get(&namespace).into_iter().flat_map(|a| a.documents(self.reporter(&namespace))) {
+                if self.is_in_annex(&(namespace.clone(), name.to_owned())) {
+                    text.push_str(&document("MiniService", &namespace, name, None, &spec));
+                }
+            }
             for ((_, half), _) in self.parents().iter().filter(|((ns, _), _)| *ns == namespace) {
                 let spec = json!({ "selector": { "matchLabels": { "half": half } }, "allowEmpty": true });
                 text.push_str(&document("MiniContainer", &namespace, half, None, &spec));
@@ -370,7 +418,22 @@ fn rank(id: &Id) -> (usize, &str) {
     (NAMES.iter().position(|n| *n == id.1).unwrap_or(NAMES.len()), &id.0)
 }
 
-fn draw_edge(rng: &mut Rng, on: Id) -> Edge {
+/// An edge to something in the annex, for some.
+fn draw_annex_edge(rng: &mut Rng, namespace: &str) -> Option<Edge> {
+    if !rng.chance(50) {
+        return None;
+    }
+    let on = *rng.pick(&[OUTSIDE, INIT])?;
+    let mut edge = draw_edge(rng, (namespace.to_owned(), on.to_owned()));
+    // When a job counts as lost is a matter of its own.
+    if on == INIT && edge.on_down == "Stop" {
+        edge.on_down = "Block";
+    }
+    Some(edge)
+}
+
+/// Draws an edge.
+pub fn draw_edge(rng: &mut Rng, on: Id) -> Edge {
     let on_down = rng.pick(&["Block", "Block", "Degrade", "Ignore"]).copied().expect("there are some");
     let start = rng.chance(20).then(|| *rng.pick(&["Wait", "Try", "Skip"]).expect("there are some"));
     // Drawn apart, so that what else a seed draws stays.
@@ -469,36 +532,35 @@ fn spec(namespace: &str, service: &Service) -> Value {
         Check::Http => container["health"] = timing(json!({ "http": { "port": PORT, "path": "/" } })),
         Check::Command => container["health"] = timing(json!({ "command": ["check"] })),
     }
-    let edges: Vec<Value> = service
-        .edges
-        .iter()
-        .map(|e| {
-            let mut edge = json!({ "service": e.on.1, "onDown": e.on_down });
-            if e.on.0 != namespace {
-                edge["namespace"] = e.on.0.clone().into();
-            }
-            if let Some(start) = e.start {
-                edge["start"] = start.into();
-            }
-            for (field, verb) in [("onUp", e.up), ("onChange", e.change)] {
-                match verb {
-                    Some("Create") => {
-                        edge[field] = "Rebuild".into();
-                        edge["stage"] = "Create".into();
-                    }
-                    Some(verb) => edge[field] = verb.into(),
-                    None => {}
-                }
-            }
-            if let Some(seconds) = e.tolerate_s {
-                edge["tolerate"] = format!("{seconds}s").into();
-            }
-            edge
-        })
-        .collect();
+    let edges: Vec<Value> = service.edges.iter().map(|e| edge_json(e, namespace)).collect();
     let mut spec = json!({ "container": container, "enabled": service.enabled });
     if !edges.is_empty() {
         spec["dependsOn"] = json!(edges);
     }
     spec
+}
+
+/// An edge as a manifest of this namespace says it.
+pub fn edge_json(e: &Edge, namespace: &str) -> Value {
+    let mut edge = json!({ "service": e.on.1, "onDown": e.on_down });
+    if e.on.0 != namespace {
+        edge["namespace"] = e.on.0.clone().into();
+    }
+    if let Some(start) = e.start {
+        edge["start"] = start.into();
+    }
+    for (field, verb) in [("onUp", e.up), ("onChange", e.change)] {
+        match verb {
+            Some("Create") => {
+                edge[field] = "Rebuild".into();
+                edge["stage"] = "Create".into();
+            }
+            Some(verb) => edge[field] = verb.into(),
+            None => {}
+        }
+    }
+    if let Some(seconds) = e.tolerate_s {
+        edge["tolerate"] = format!("{seconds}s").into();
+    }
+    edge
 }

@@ -221,8 +221,9 @@ fn scenario_21_scale_features_and_what_runs_elsewhere() {
     let level = |world: &World, service: &str| world.status(service)["level"].as_u64();
     assert_eq!((level(&world, "mailhost"), level(&world, "worker")), (Some(0), Some(1)), "its place in the graph is like any other's");
     let containers = world.containers();
-    for service in ["worker", "search", "mailhost"] {
-        assert!(!containers.contains_key(&world.name(service)), "neither what is off nor what runs elsewhere has a container: {service}");
+    for service in ["worker", "search", "page", "mailhost"] {
+        let text = "neither what is off, nor what is skipped, nor what runs elsewhere has a container";
+        assert!(!containers.contains_key(&world.name(service)), "{text}: {service}");
     }
     let (queue, shop) = (world.container("queue").life(), world.container("shop").life());
 
@@ -237,4 +238,20 @@ fn scenario_21_scale_features_and_what_runs_elsewhere() {
     for service in ["search", "page"] {
         world.until_status(service, "on", |s| s["severity"] == 1);
     }
+
+    // Off again: who cannot do without it is stopped, and goes on in the same container when it is there again.
+    let (page, shop) = (world.container("page").life(), world.container("shop").life());
+    world.write("all.yaml", &services(2, false));
+    world.until_status("page", "skipped", off("Skipped"));
+    let (name, docker) = (world.name("page"), &world.docker);
+    world.operator.until("the page is stopped", |_| match docker.inspect(&name) {
+        Some(found) if found.state == "exited" => Ok(()),
+        found => Err(format!("{found:?}")),
+    });
+    world.write("all.yaml", &services(2, true));
+    world.until_status("page", "on", |s| s["severity"] == 1);
+    let again = world.container("page").life();
+    assert_eq!(again.0, page.0, "the same container");
+    assert_ne!(again.1, page.1, "started again");
+    assert_eq!(world.container("shop").life(), shop, "who can do without it goes on");
 }

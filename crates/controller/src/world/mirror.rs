@@ -111,7 +111,7 @@ impl World {
             if was_listed {
                 inner.mirror_differences += 1;
             }
-            touched.extend(inner.drop_container(&id));
+            touched.extend(inner.drop_container(&id, self.clock.wall()));
         }
         inner.others.clear();
         inner.names.retain(|_, _| false);
@@ -220,7 +220,7 @@ impl World {
         let moved = inner.changed_attachments(id, container.as_ref().and_then(|(ours, _)| ours.as_ref()));
         match container {
             None => {
-                let owner = inner.drop_container(id);
+                let owner = inner.drop_container(id, self.clock.wall());
                 // What was kept because of it may go now.
                 touched.extend(owner.iter().flat_map(|owner| inner.needed_by(owner)));
                 touched.extend(owner);
@@ -231,7 +231,7 @@ impl World {
                 touched.extend(inner.put_container(ours, self));
             }
             Some((None, other)) => {
-                touched.extend(inner.drop_container(id));
+                touched.extend(inner.drop_container(id, self.clock.wall()));
                 touched.extend(inner.drop_other(id));
                 touched.extend(inner.put_other(other, &self.instance));
             }
@@ -475,7 +475,7 @@ impl Inner {
         self.exits.entry(owner.clone()).or_default().entry(stamp.slot).or_default().record(budget, world.clock.wall(), evidence);
     }
 
-    fn drop_container(&mut self, id: &Name) -> Option<ObjectKey> {
+    fn drop_container(&mut self, id: &Name, now: qm_api::time::Timestamp) -> Option<ObjectKey> {
         let old = self.containers.remove(id)?;
         self.health.remove(id);
         self.expected_exits.remove(id);
@@ -483,6 +483,11 @@ impl Inner {
             self.names.remove(&old.name);
         }
         let owner = old.stamp.as_ref()?.owner.clone();
+        if old.state.is_up() {
+            // Its end was not seen: it was not earlier than the last look, and is over now.
+            let ended = self.last_ended.get(&owner).copied().max(Some(now));
+            self.last_ended.extend(ended.map(|at| (owner.clone(), at)));
+        }
         if let Some(ids) = self.by_owner.get_mut(&owner) {
             ids.remove(id);
             if ids.is_empty() {

@@ -568,6 +568,12 @@ impl World {
         }
     }
 
+    /// Everything that is wanted, as far as it was told.
+    pub(crate) fn known(&self) -> BTreeSet<ObjectKey> {
+        let inner = self.lock();
+        inner.services.keys().chain(inner.nets.keys()).chain(inner.parents.keys()).cloned().collect()
+    }
+
     /// Wants the status of these objects written.
     pub fn mark_status(&self, keys: impl IntoIterator<Item = ObjectKey>) {
         self.status_dirty.lock().unwrap_or_else(PoisonError::into_inner).extend(keys);

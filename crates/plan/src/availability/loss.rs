@@ -81,9 +81,14 @@ impl History {
                 let failed_now = (cause == DownCause::Failed).then_some(now_ms);
                 let loss = match self.loss {
                     None => Loss { since_ms: now_ms, cause, own_change, failed_since_ms: failed_now },
-                    // A failure is healed by its end only; a change that is not one any more, and left it down, has failed.
+                    // A failure is healed by its end only; a change that is not one any more, and left it down, has failed. What cannot
+                    // be seen is evidence of nothing: it takes nothing back.
                     Some(old) => {
-                        let cause = if old.cause == DownCause::Failed { DownCause::Failed } else { cause };
+                        let cause = match (old.cause, cause) {
+                            (DownCause::Failed, _) => DownCause::Failed,
+                            (known, DownCause::Unknown) => known,
+                            (_, seen) => seen,
+                        };
                         let failed_since_ms = old.failed_since_ms.or(failed_now);
                         Loss { cause, own_change: own_change || old.own_change, failed_since_ms, ..old }
                     }

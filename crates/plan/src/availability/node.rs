@@ -101,7 +101,8 @@ impl Node {
             // What was seen last is what counts while we are blind.
             (Own::Seen { availability, reason, .. }, true) => {
                 self.recorded = Some(Recorded {
-                    availability: *availability,
+                    // As it was told: a critical node that failed is not less of a failure while nobody sees it.
+                    availability: self.escalated(*availability),
                     reason: *reason,
                     since: now.wall,
                     until_ms: match planted(Mutant::NoGrace) {
@@ -212,6 +213,7 @@ impl Node {
             history: self.history.after(standing, now),
             tolerated,
             stopped_for: stopped_for.filter(|_| off.is_none()),
+            skipped_for: skipped_for.filter(|_| off == Some(Reason::Skipped)).cloned(),
             key: self.key.clone(),
             hop: self.hop.clone(),
             off,

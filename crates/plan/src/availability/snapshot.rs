@@ -86,6 +86,8 @@ pub struct NodeView {
     pub tolerated: Vec<Tolerated>,
     /// The lost dependency for which its workload is to be stopped until that returns.
     pub stopped_for: Option<ObjectKey>,
+    /// The dependency that is off and for which it is [`Reason::Skipped`].
+    pub skipped_for: Option<ObjectKey>,
 }
 
 impl NodeView {

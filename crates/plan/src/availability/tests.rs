@@ -520,3 +520,31 @@ fn who_depends_on_a_mini_container_is_told_of_the_child() {
     assert_eq!(e.stats().nodes - before.nodes, 2);
     assert_eq!(e.snapshot().get(&parent()).unwrap().severity(), 2);
 }
+
+#[test]
+fn a_planned_change_stays_one_while_nobody_can_see_it() {
+    let mut e = pair(Edge::default(), false);
+    let unseen = || Own::Unseen { reason: Reason::EngineUnreachable, message: "no".into() };
+    let epoch = |e: &Engine| e.snapshot().get(&key("db")).unwrap().history.epoch;
+    e.set_changing(&key("db"), true, now(10));
+    e.observe(&key("db"), down(), now(20));
+    e.observe(&key("db"), unseen(), now(30));
+    e.observe(&key("db"), up(), now(40));
+    e.set_changing(&key("db"), false, now(50));
+    assert_eq!(epoch(&e), Epoch { losses_ended: 0, changes_ended: 1 }, "who asks for it reloads");
+    // What was only lost from sight has changed nothing.
+    e.observe(&key("db"), unseen(), now(60));
+    e.advance(now(60_000));
+    e.observe(&key("db"), up(), now(70_000));
+    assert_eq!(epoch(&e), Epoch { losses_ended: 0, changes_ended: 1 });
+}
+
+#[test]
+fn a_critical_node_that_failed_is_no_better_while_nobody_can_see_it() {
+    let mut e = pair(Edge { on_down: Some(OnDown::Degrade), ..Edge::default() }, true);
+    let db = |e: &Engine| e.snapshot().get(&key("db")).unwrap().severity();
+    e.observe(&key("db"), down(), now(10));
+    assert_eq!((db(&e), app(&e).usable()), (6, false));
+    e.observe(&key("db"), Own::Unseen { reason: Reason::EngineUnreachable, message: "no".into() }, now(20));
+    assert_eq!((db(&e), app(&e).usable()), (6, false), "within the grace nothing changes");
+}

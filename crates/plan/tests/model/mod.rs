@@ -9,7 +9,7 @@ use qm_api::time::Timestamp;
 use qm_plan::check::check;
 use qm_plan::desired::{DesiredService, Files, MountSource, Rollout};
 use qm_plan::job::Results;
-use qm_plan::kinds::mini_service::{Context, DriftMemory, Gate, JobContext, Others, PendingReload, plan_service};
+use qm_plan::kinds::mini_service::{Context, DriftMemory, Gate, Held, JobContext, Others, PendingReload, plan_service};
 use qm_plan::leaf::spec_hash;
 use qm_plan::locks::Standing;
 use qm_plan::observed::{Attachment, Container, EngineHealth, Health, Image, Network, Place, RunState, ServiceView};
@@ -43,6 +43,7 @@ pub(crate) struct Model {
     pub(crate) suspended: Option<String>,
     pub(crate) reload: Option<PendingReload>,
     pub(crate) stopped_for: Option<ObjectKey>,
+    pub(crate) skipped_for: Option<ObjectKey>,
     pub(crate) stopped: BTreeMap<Name, Option<Timestamp>>,
     pub(crate) lock: Standing,
     pub(crate) last: Plan,
@@ -92,6 +93,7 @@ impl Model {
             drift: DriftMemory::default(),
             reload: None,
             stopped_for: None,
+            skipped_for: None,
             stopped: BTreeMap::new(),
             suspended: None,
             lock: Standing::Free,
@@ -156,7 +158,7 @@ impl Model {
             default_log_grows: true,
             suspended: self.suspended.clone(),
             reload: self.reload.as_ref(),
-            stopped_for: self.stopped_for.as_ref(),
+            held: self.stopped_for.as_ref().map(Held::Lost).or(self.skipped_for.as_ref().map(Held::Skipped)),
             stopped: &self.stopped,
             flapping: None,
             brake: self.brake.clone(),
@@ -182,7 +184,7 @@ impl Model {
         self.last = plan.clone();
         let now = Timestamp::from_millis(self.clock);
         self.drift.see(&plan, now);
-        if plan.steps.is_empty() {
+        if plan.steps.is_empty() && !plan.held {
             self.settled_generation = self.desired.generation;
             self.settled_networks = self.view.networks.values().filter_map(|place| Some(place.current.as_ref()?.id.clone())).collect();
         }

@@ -189,11 +189,11 @@ struct Library {
 }
 
 impl Library {
-    fn read(&mut self, dirs: Vec<PathBuf>) -> Arc<Manifests> {
+    fn read(&mut self, dirs: Vec<PathBuf>) -> Result<Arc<Manifests>, String> {
         if let Some(manifests) = self.read.get(&dirs) {
-            return Arc::clone(manifests);
+            return Ok(Arc::clone(manifests));
         }
-        let manifests = Arc::new(Manifests::of_folders(&dirs));
+        let manifests = Arc::new(Manifests::of_folders(&dirs)?);
         if manifests.admission.has_errors() {
             match validate::check(&dirs) {
                 Ok(checked) => self.refused.push(checked.text(Style::of_stdout())),
@@ -201,7 +201,7 @@ impl Library {
             }
         }
         self.read.insert(dirs, Arc::clone(&manifests));
-        manifests
+        Ok(manifests)
     }
 }
 
@@ -211,7 +211,12 @@ fn of_file(path: &Path, name: &Name, bytes: &[u8], library: &mut Library) -> Res
     let mut prepared = Vec::new();
     for drill in format::parse(name, bytes)? {
         let dirs = folders(folder, &drill.given).map_err(|fault| format::place(vec![fault], name))?;
-        let manifests = library.read(dirs);
+        let unreadable = |message| {
+            let at = drill.given.manifests.first().map(|said| said.at.clone()).unwrap_or_default();
+            let problem = Problem::error(Code::Unreadable, at.path, message);
+            format::place(vec![(problem.help("`given.manifests` names the folder, seen from the drill's own"), at.span)], name)
+        };
+        let manifests = library.read(dirs).map_err(unreadable)?;
         // Names cannot be found in what could not be read; that is reported by itself.
         if manifests.admission.has_errors() {
             continue;
@@ -250,7 +255,7 @@ pub(crate) fn what_if(args: &WhatIfArgs) -> Done {
                 output::note("note: without an operator, name the folder of the manifests: quaymaster what-if ACT DIR");
             }
         })?,
-        dirs => Manifests::of_folders(dirs),
+        dirs => Manifests::of_folders(dirs).map_err(CliError::Usage)?,
     };
     if manifests.admission.has_errors() {
         output::print(&validate::check(&args.dirs)?.text(Style::of_stdout()))?;

@@ -1,13 +1,14 @@
 //! `lock`: holds a service while a command runs, or shows who does. The lease is renewed beside the command; a command that outlives its
 //! lease is ended, since it would change, or use, what somebody else has by then.
 
+use std::io::IsTerminal;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration as StdDuration;
 
 use clap::{Args, ValueEnum};
 use qm_api::spec::quantity::Duration;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -92,7 +93,7 @@ pub(crate) async fn lock(args: &LockArgs) -> Done {
     let Some(granted) = lease.acquire(args.wait.as_std()).await? else { return Ok(End::TimedOut) };
     let mut command = Command::new(program);
     command.args(arguments).env(TOKEN, granted.token.to_string());
-    let mut child = match command.spawn() {
+    let mut child = match Running::start(&mut command) {
         Ok(child) => child,
         Err(error) => {
             lease.release(&granted).await;
@@ -105,7 +106,7 @@ pub(crate) async fn lock(args: &LockArgs) -> Done {
             lease.release(&granted).await;
             (status?, None)
         }
-        Ran::Lost(why) => (end(&mut child).await?, Some(why)),
+        Ran::Lost(why) => (child.end().await?, Some(why)),
     };
     match why {
         Some(why) => Err(CliError::failed(format!("the lock of {} was lost ({why}); `{program}` was ended", lease.label))),
@@ -193,7 +194,7 @@ impl Lease {
     }
 
     /// Renews while the command runs.
-    async fn hold(&self, granted: &Granted, child: &mut Child) -> Ran {
+    async fn hold(&self, granted: &Granted, child: &mut Running) -> Ran {
         let mut ends = granted.ends;
         let mut next = Instant::now() + granted.term / 3;
         let mut told = false;
@@ -202,11 +203,11 @@ impl Lease {
         loop {
             tokio::select! {
                 biased;
-                status = child.wait() => return Ran::Ended(status),
+                status = child.process.wait() => return Ran::Ended(status),
                 told_to_end = &mut signal, if !told => {
                     told = true;
                     if told_to_end.is_ok() {
-                        send(child, Signal::TERM);
+                        child.send(Signal::TERM);
                     }
                 }
                 () = sleep_until(next.min(ends)) => {
@@ -243,23 +244,47 @@ impl Lease {
     }
 }
 
-fn send(child: &Child, signal: Signal) {
-    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    if let Some(pid) = pid {
-        // One that has just ended needs no signal.
-        let _ = kill_process(pid, signal);
-    }
+/// The command while it runs, with all that it started.
+struct Running {
+    process: Child,
+    pid: Option<Pid>,
+    is_group: bool,
 }
 
-/// Ends a command that must not go on.
-async fn end(child: &mut Child) -> std::io::Result<ExitStatus> {
-    send(child, Signal::TERM);
-    match tokio::time::timeout(GRACE, child.wait()).await {
-        Ok(status) => status,
-        Err(_) => {
-            send(child, Signal::KILL);
-            child.wait().await
+impl Running {
+    fn start(command: &mut Command) -> std::io::Result<Self> {
+        // What the command has started must not go on either when the lease is lost, so it gets a group of its own. At a terminal it would
+        // lose that by it; there a person sees what goes on.
+        let is_group = !std::io::stdin().is_terminal();
+        if is_group {
+            command.process_group(0);
         }
+        let process = command.spawn()?;
+        let pid = process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        Ok(Self { process, pid, is_group })
+    }
+
+    fn send(&self, signal: Signal) {
+        let Some(pid) = self.pid else { return };
+        // One that has just ended needs no signal.
+        let _ = if self.is_group { kill_process_group(pid, signal) } else { kill_process(pid, signal) };
+    }
+
+    /// Ends what must not go on.
+    async fn end(&mut self) -> std::io::Result<ExitStatus> {
+        self.send(Signal::TERM);
+        let status = match tokio::time::timeout(GRACE, self.process.wait()).await {
+            Ok(status) => status,
+            Err(_) => {
+                self.send(Signal::KILL);
+                return self.process.wait().await;
+            }
+        };
+        if self.is_group {
+            // The first of them may have gone before the others.
+            self.send(Signal::KILL);
+        }
+        status
     }
 }
 

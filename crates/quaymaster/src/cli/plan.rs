@@ -37,6 +37,9 @@ pub(crate) struct PlanArgs {
     /// The Docker engine to read where no operator runs
     #[arg(long, value_name = "URL", env = "DOCKER_HOST", default_value = DEFAULT_DOCKER_HOST, help_heading = "Connection")]
     docker_host: String,
+    /// Whose containers are ours, where no operator runs
+    #[arg(long, value_name = "NAME", default_value = "default", help_heading = "Connection")]
+    instance: String,
     #[command(flatten)]
     connect: Connect,
 }
@@ -97,7 +100,7 @@ fn offline(args: &PlanArgs, absent: &ClientError) -> Done {
     }
     output::note(&format!("note: {absent}; planning from the engine at {} alone", args.docker_host));
     let dirs: Vec<PathBuf> = args.dirs.iter().map(|spec| spec.dir.clone()).collect();
-    let (plan, text) = wiring::offline_plan(&dirs, &args.docker_host)
+    let (plan, text) = wiring::offline_plan(&dirs, &args.docker_host, &args.instance)
         .map_err(|source| CliError::Unreachable { message: format!("cannot plan from the engine at {}", args.docker_host), source })?;
     show(args, &plan, &text)
 }

@@ -5,7 +5,7 @@ use std::time::Duration as StdDuration;
 
 use clap::{Args, ValueEnum};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use qm_api::kinds::mini_service;
+use qm_api::kinds::{mini_container, mini_service};
 use qm_api::spec::quantity::Duration;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -47,7 +47,7 @@ pub(crate) struct WaitArgs {
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Goal {
-    /// It may be used now (mini services).
+    /// It may be used now.
     Usable,
     /// Its newest generation is applied and healthy.
     Ready,
@@ -91,10 +91,12 @@ struct Waiting<'a> {
 }
 
 pub(crate) async fn wait(args: &WaitArgs) -> Done {
+    let has_usability = |target: &&Target| matches!(target.kind.0.kind, mini_service::KIND | mini_container::KIND);
     if args.goal == Goal::Usable
-        && let Some(odd) = args.targets.iter().find(|target| target.kind.0.kind != mini_service::KIND)
+        && let Some(odd) = args.targets.iter().find(|target| !has_usability(target))
     {
-        return Err(CliError::Usage(format!("only mini services are usable or not; wait for {} with --for ready", odd.label())));
+        let message = format!("only mini services and mini containers are usable or not; wait for {} with --for ready", odd.label());
+        return Err(CliError::Usage(message));
     }
     let client = args.connect.client();
     let deadline = Instant::now() + args.timeout.as_std();

@@ -176,8 +176,13 @@ impl Binder<'_> {
                 };
                 // One name, one fault, however much is expected of it.
                 let is_told = self.faults.iter().any(|(problem, span)| *span == said.at.span && problem.path == said.at.path);
-                let on = if is_told { None } else { self.find(&said) };
-                Claim::Of(on?.0, quality)
+                let (on, form) = if is_told { None } else { self.find(&said) }?;
+                if form == Form::Other && matches!(quality, Quality::Restarts(_) | Quality::Reloads(_)) {
+                    let message = format!("{} is no mini service: it has nothing that restarts or reloads", shown(&on));
+                    self.fault(Code::BadCombination, &expected.at, message, "say it of its services".to_owned());
+                    return None;
+                }
+                Claim::Of(on, quality)
             }
             Claim::All(together) => Claim::All(together),
             Claim::Restarts(count) => Claim::Restarts(count),

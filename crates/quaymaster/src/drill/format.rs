@@ -411,6 +411,10 @@ impl Reader {
             let text = self.text(field, wanted);
             return text.into_iter().map(|text| Said { text, at: field.spot.clone() }).collect();
         };
+        if items.is_empty() {
+            let message = format!("`{}` is an empty list: that says nothing", field.spot.path);
+            self.fault(Code::WrongValue, field.spot, message, format!("write {wanted}, or leave it out"));
+        }
         let mut names = Vec::new();
         for (index, item) in items.iter().enumerate() {
             let spot = spot_of(item, item.span, field.spot.path.index(index));
@@ -547,6 +551,10 @@ impl Reader {
     fn service(&mut self, entry: &Entry, field: Field<'_>, expected: &mut Vec<Expected<Said>>) {
         let name = Said { text: entry.key.to_string(), at: Spot { path: field.spot.path.clone(), span: entry.span } };
         let Some(entries) = self.map(field, "a map such as {usable: true}") else { return };
+        if entries.is_empty() {
+            let message = format!("`{}` is an empty map: nothing is expected", field.spot.path);
+            self.fault(Code::WrongValue, field.spot, message, "write what must hold, such as {usable: true}".to_owned());
+        }
         self.only(entries, &field.spot.path, &QUALITIES);
         for entry in entries {
             let spot = spot_of(&entry.value, entry.span, field.spot.path.key(&entry.key));

@@ -31,12 +31,24 @@ pub(crate) struct Manifests {
 
 impl Manifests {
     /// Reads folders as sources.
-    pub(crate) fn of_folders(dirs: &[PathBuf]) -> Self {
+    ///
+    /// # Errors
+    /// Which folder cannot be read, or that there are no manifests: then every expectation of nobody would hold.
+    pub(crate) fn of_folders(dirs: &[PathBuf]) -> Result<Self, String> {
         let input = |dir: &PathBuf| {
             let snapshot = scan_once(dir, &qm_source::Options::default(), &references());
             SourceInput { absence_counts: true, ..Intake::default().input(&snapshot, dir.display().to_string()) }
         };
-        Self::admit(dirs.iter().map(input).collect())
+        let inputs: Vec<SourceInput> = dirs.iter().map(input).collect();
+        if let Some((dir, problem)) = dirs.iter().zip(&inputs).find_map(|(dir, input)| Some((dir, input.problem.as_ref()?))) {
+            return Err(format!("{} cannot be read: {problem}", dir.display()));
+        }
+        let manifests = Self::admit(inputs);
+        if manifests.admission.objects.is_empty() && !manifests.admission.has_errors() {
+            let names: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+            return Err(format!("there are no manifests in {}", names.join(", ")));
+        }
+        Ok(manifests)
     }
 
     fn admit(inputs: Vec<SourceInput>) -> Self {

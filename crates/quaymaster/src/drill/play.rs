@@ -16,10 +16,11 @@ use qm_controller::apply::SourceInput;
 const COMES_UP_MS: u64 = 1_800_000;
 /// How long it must have been up before the drill begins, in milliseconds: until then a failure would be that of a rollout.
 const PROVEN_MS: u64 = 65_000;
-/// When nothing has changed for so long, in milliseconds, nothing will: longer than any pause between two tries.
-const SETTLED_MS: u64 = 120_000;
+/// When nothing has changed for so long, in milliseconds, nothing will: longer than any pause between two tries, and than the windows of
+/// budgets, which are ten minutes.
+const SETTLED_MS: u64 = 660_000;
 /// How long it may take after the last act until nothing changes, in milliseconds.
-const SETTLES_MS: u64 = 1_800_000;
+const SETTLES_MS: u64 = 3_600_000;
 /// How much is waited at once, in milliseconds.
 const STEP_MS: u64 = 1_000;
 
@@ -45,7 +46,7 @@ pub(crate) struct Failure {
 
 /// Plays it. `inputs` = the manifests.
 pub(crate) async fn play(stage: Stage, drill: &Drill<ObjectKey>, inputs: Vec<SourceInput>) -> Outcome {
-    let mut play = Play { stage, failures: Vec::new(), agenda: Vec::new() };
+    let mut play = Play { stage, failures: Vec::new(), agenda: Vec::new(), quiet_since_ms: None };
     match drill.given.start {
         Start::Warm => {
             play.stage.want(inputs);
@@ -59,7 +60,7 @@ pub(crate) async fn play(stage: Stage, drill: &Drill<ObjectKey>, inputs: Vec<Sou
             play.steps(drill, Some(inputs)).await;
         }
     }
-    let lasted_ms = play.stage.at_ms();
+    let lasted_ms = play.quiet_since_ms.unwrap_or_else(|| play.stage.at_ms());
     Outcome { failures: play.failures, timeline: play.stage.into_timeline(), lasted_ms }
 }
 
@@ -68,6 +69,8 @@ struct Play {
     failures: Vec<Failure>,
     /// What ends by itself, and when, in milliseconds since the beginning.
     agenda: Vec<(u64, ObjectKey, Ends)>,
+    /// Since when nothing has changed any more, in milliseconds since the beginning.
+    quiet_since_ms: Option<u64>,
 }
 
 /// What ends by itself.
@@ -80,7 +83,8 @@ enum Ends {
 
 impl Play {
     fn fail(&mut self, at_end: bool, on: Vec<ObjectKey>, expected: String, found: String) {
-        let at_ms = self.stage.at_ms();
+        // The end is when nothing changed any more, not when that was sure.
+        let at_ms = self.quiet_since_ms.filter(|_| at_end).unwrap_or_else(|| self.stage.at_ms());
         self.failures.push(Failure { at_ms, at_end, unmet: Unmet { on, expected, found }, spot: None });
     }
 
@@ -141,6 +145,7 @@ impl Play {
                     for one in expected {
                         if let Err(unmet) = judge(&one.what, self.stage.timeline(), at_ms) {
                             let spot = Some(one.at.clone());
+                            let at_ms = self.quiet_since_ms.filter(|_| step.at == At::End).unwrap_or(at_ms);
                             self.failures.push(Failure { at_ms, at_end: step.at == At::End, unmet, spot });
                         }
                     }
@@ -167,11 +172,11 @@ impl Play {
         self.pass_until(last_ms).await;
         loop {
             let now = self.stage.at_ms();
-            let quiet_ms = self.stage.changed_ms().max(last_ms) + SETTLED_MS;
-            match self.stage.pending() {
-                Some(_) => {}
-                None if now >= quiet_ms => return,
-                None => {}
+            let quiet_since_ms = self.stage.changed_ms().max(last_ms);
+            let quiet_ms = quiet_since_ms + SETTLED_MS;
+            if self.stage.pending().is_none() && now >= quiet_ms {
+                self.quiet_since_ms = Some(quiet_since_ms);
+                return;
             }
             if now >= last_ms + SETTLES_MS {
                 let recent = self.stage.timeline().entries().iter().rev().filter_map(|e| Some(format!("{} {}", shown(&e.on), e.words()?)));
@@ -188,7 +193,11 @@ impl Play {
     async fn act(&mut self, act: &Act<ObjectKey>) {
         let now = self.stage.at_ms();
         self.stage.note(&act.on, &act.text);
-        let mut ends = |for_ms: Option<u64>, what| self.agenda.extend(for_ms.map(|ms| (now + ms, act.on.clone(), what)));
+        let mut ends = |for_ms: Option<u64>, what| {
+            // What is done anew lasts as long as it says, not as long as what it takes the place of.
+            self.agenda.retain(|(_, key, old)| *key != act.on || *old != what);
+            self.agenda.extend(for_ms.map(|ms| (now + ms, act.on.clone(), what)));
+        };
         match act.verb {
             Verb::Down { for_ms } => {
                 ends(for_ms, Ends::Down);
@@ -208,7 +217,10 @@ impl Play {
                 ends(for_ms, Ends::Block);
                 self.ask(act, intent::Act::Block, for_ms).await;
             }
-            Verb::Unblock => self.ask(act, intent::Act::Unblock, None).await,
+            Verb::Unblock => {
+                ends(None, Ends::Block);
+                self.ask(act, intent::Act::Unblock, None).await;
+            }
             Verb::Up => {
                 self.agenda.retain(|(_, key, what)| *key != act.on || *what == Ends::Block);
                 self.stage.afflict(&act.on, |ill| *ill = super::cast::Ill::default());

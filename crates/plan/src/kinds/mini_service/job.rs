@@ -15,7 +15,7 @@ use qm_api::time::Timestamp;
 
 use super::slot::{body, create_volumes, files, has_writes, joins, write_files};
 use super::target::{self, Target};
-use super::{Context, Others, Planner, VolumesMade, drift, is_blind, suspend};
+use super::{Context, Held, Others, Planner, VolumesMade, drift, is_blind, suspend};
 use crate::desired::{DesiredJob, DesiredService};
 use crate::job::{Meaning, Note, Part, PartResult, Proof, Results, Run, Skip, describe, input_digest, short, standing, steps};
 use crate::observed::{Container, Image, RunState};
@@ -42,6 +42,16 @@ pub(super) fn plan_job(desired: &DesiredService, job: &DesiredJob, ctx: &Context
             let message =
                 format!("the project `{project}` of another tool runs under this namespace's name: choose another namespace, or stop it");
             plan.findings.push(desk.planner.finding(Reason::NamespaceInUse, message, true));
+        } else if let Some(Held::Skipped(on)) = ctx.held {
+            // A container that runs may be in the middle of a migration; nothing more is begun.
+            let message = format!("not run while {}/{} is off", on.namespace, on.name);
+            plan.findings.push(desk.planner.finding(Reason::Skipped, message, false));
+            plan.held = true;
+            for container in desk.containers() {
+                desk.hold_to_deadline(&container, &mut plan);
+            }
+            desk.clean_up(&mut plan);
+            desk.wake(&mut plan);
         } else {
             digest = desk.bring_up(digest, &mut plan);
         }
@@ -340,6 +350,11 @@ impl Desk<'_> {
     fn open_due(&mut self, due: Option<(Timestamp, u32)>, digest: Option<&str>, plan: &mut Plan) {
         let now = self.ctx().now;
         let allows = self.job.concurrency == Concurrency::Allow;
+        // Somebody was there, so what comes late because its image has to be pulled was not missed.
+        let is_late = |due: Timestamp| now.millis_since(due) > ON_TIME_MS;
+        if let Some((due, _)) = due.filter(|(due, _)| !is_late(*due) && digest.is_none() && self.results.noticed != Some(*due)) {
+            self.note(Note::Noticed(due), plan);
+        }
         let Some(digest) = digest.map(short) else { return };
         if self.results.wish.is_some() && (allows || !self.is_busy()) {
             let mut run = Run::new(self.fresh_id("asked"), digest.clone());
@@ -347,7 +362,8 @@ impl Desk<'_> {
             self.open(run, plan);
         }
         let Some((due, count)) = due else { return };
-        let skip = if now.millis_since(due) > ON_TIME_MS && self.job.missed_runs == MissedRuns::Skip {
+        let was_noticed = self.results.noticed == Some(due);
+        let skip = if is_late(due) && !was_noticed && self.job.missed_runs == MissedRuns::Skip {
             Some(Skip::Missed)
         } else if self.is_busy() && self.job.concurrency == Concurrency::Forbid {
             Some(Skip::StillRunning)

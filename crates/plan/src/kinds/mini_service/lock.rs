@@ -11,7 +11,7 @@ use crate::locks::Standing;
 use crate::observed::{Container, Health, RunState};
 use crate::own::is_healthy;
 use crate::plan::Plan;
-use crate::step::{Action, ImageRef, Lease, Wait};
+use crate::step::{Action, ContainerRef, ImageRef, Lease, Wait};
 
 /// Marks the steps that take the last replicas down that serve; they wait while others are in the way.
 pub(super) fn need_change(spec: &DesiredContainer, ctx: &Context<'_>, plan: &mut Plan) {
@@ -26,13 +26,21 @@ pub(super) fn need_change(spec: &DesiredContainer, ctx: &Context<'_>, plan: &mut
     if going.len() < serving.len() {
         return;
     }
-    for index in takers {
-        let step = &mut plan.steps[index];
-        step.needs = Some(Lease::Change);
-        if let Standing::Taken { by } = &ctx.lock {
-            step.waits.push(Wait::InUse { by: by.clone() });
+    for index in &takers {
+        plan.steps[*index].needs = Some(Lease::Change);
+    }
+    if let Standing::Taken { by } = &ctx.lock {
+        // What is written for a start that waits too is written when that comes: now it would be again and again.
+        let writes = (0..plan.steps.len()).filter(|index| writes_for_a_start(&plan.steps[*index].action));
+        for index in takers.iter().copied().chain(writes).collect::<BTreeSet<_>>() {
+            plan.steps[index].waits.push(Wait::InUse { by: by.clone() });
         }
     }
+}
+
+/// Files go into a container that is there and was not started yet.
+fn writes_for_a_start(action: &Action) -> bool {
+    matches!(action, Action::WriteFiles { container: ContainerRef::Id(_), .. })
 }
 
 /// The steps that wait for nothing: not for a condition, and not for an image that is still to be pulled either, which can take long.

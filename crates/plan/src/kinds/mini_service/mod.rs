@@ -148,8 +148,8 @@ pub struct Context<'a> {
     pub suspended: Option<String>,
     /// A reload that a person asked for, or that follows from a dependency.
     pub reload: Option<&'a PendingReload>,
-    /// The lost dependency that it must not run without.
-    pub stopped_for: Option<&'a ObjectKey>,
+    /// The dependency for which it must not run now.
+    pub held: Option<Held<'a>>,
     /// It reloads again and again: until when it does not, and what it would reload for.
     pub flapping: Option<(Timestamp, String)>,
     /// Containers that were stopped for a lost dependency, with the start time they had.
@@ -166,6 +166,25 @@ pub struct Context<'a> {
     pub not_adoptable: Vec<String>,
     /// What is remembered of a job.
     pub job: JobContext<'a>,
+}
+
+/// Why a service that is wanted does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held<'a> {
+    /// A dependency is lost that stops it.
+    Lost(&'a ObjectKey),
+    /// A dependency is off that it cannot do without.
+    Skipped(&'a ObjectKey),
+}
+
+impl Held<'_> {
+    /// Why its containers are stopped.
+    fn cause(self) -> Cause {
+        match self {
+            Self::Lost(on) => Cause::DependencyLost { on: on.clone() },
+            Self::Skipped(on) => Cause::DependencyOff { on: on.clone() },
+        }
+    }
 }
 
 /// What a job's plan depends on besides.
@@ -222,8 +241,8 @@ pub fn plan_service(desired: &DesiredService, ctx: &Context<'_>) -> Plan {
         let why = ctx.not_adoptable.join("; ");
         let message = format!("{why}: correct the annotation {}, or remove it to have new ones made", crate::desired::ADOPT);
         plan.findings.push(planner.finding(Reason::NotAdoptable, message, true));
-    } else if let Some(on) = ctx.stopped_for {
-        planner.hold_down(on, &mut plan);
+    } else if let Some(held) = ctx.held {
+        planner.hold_down(held, &mut plan);
     } else {
         planner.bring_up(&mut plan);
     }
@@ -380,18 +399,24 @@ impl Planner<'_> {
         Some(plan.push(Step { waits, after: before, ..self.step(slot, action, cause) }))
     }
 
-    /// A dependency that it must not run without is lost: what runs is stopped and stays as it is. Nothing else is done meanwhile.
-    fn hold_down(&self, on: &ObjectKey, plan: &mut Plan) {
-        for container in self.ctx.view.containers.iter().filter(|c| c.state.is_up()) {
+    /// A dependency that it must not run without is lost, or off: what runs is stopped and stays as it is. Meanwhile it only follows its
+    /// networks: one that is replaced or removed waits for everybody to leave.
+    fn hold_down(&self, held: Held<'_>, plan: &mut Plan) {
+        plan.held = true;
+        for container in self.ctx.view.containers.iter().filter(|c| c.state != RunState::Removing) {
             let slot = container.stamp.as_ref().map_or(0, |s| s.slot);
+            drift::plan_networks(self, slot, container, plan);
+            if !container.state.is_up() {
+                continue;
+            }
             let action = Action::Stop { container: container.id.clone(), grace_seconds: self.grace_seconds() };
-            plan.push(self.step(slot, action, Cause::DependencyLost { on: on.clone() }));
+            plan.push(self.step(slot, action, held.cause()));
         }
-        plan.findings.push(self.finding(
-            Reason::DependencyUnavailable,
-            format!("stopped until {}/{} returns", on.namespace, on.name),
-            false,
-        ));
+        let (reason, message) = match held {
+            Held::Lost(on) => (Reason::DependencyUnavailable, format!("stopped until {}/{} returns", on.namespace, on.name)),
+            Held::Skipped(on) => (Reason::Skipped, format!("not run while {}/{} is off", on.namespace, on.name)),
+        };
+        plan.findings.push(self.finding(reason, message, false));
     }
 
     fn bring_up(&self, plan: &mut Plan) {

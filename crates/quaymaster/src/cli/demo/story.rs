@@ -106,7 +106,7 @@ impl Story {
         command(&format!("sed -i 's/assets, onDown/assets, onDwn/' {}", file.display()))?;
         self.edit(&file, "assets, onDown", "assets, onDwn")?;
         self.pause(1)?;
-        self.run(&format!("quaymaster validate {}", self.manifests.display()))?;
+        self.run_to(&format!("quaymaster validate {}", self.manifests.display()), End::Invalid)?;
         let counts = self.until("the operator to freeze the namespace", || {
             let overview = self.get("/quaymaster/v1/overview")?;
             let is_frozen = overview["frozen"].as_array().is_some_and(|frozen| frozen.iter().any(|entry| entry["namespace"] == "notify"));
@@ -142,11 +142,11 @@ impl Story {
         self.until("secure/payments to be blocked", || Ok((self.secure("payments")?["status"]["usable"] == false).then_some(())))?;
         self.run("quaymaster explain msvc/payments -n secure")?;
         self.pause(3)?;
-        let unchanged = self.lives()? == before;
-        told(
-            Tone::Good,
-            if unchanged { "No container was stopped or restarted." } else { "A container was restarted, which should not be." },
-        )?;
+        let during = self.lives()?;
+        if during != before {
+            return Err(CliError::failed(format!("a container was stopped or restarted for it: {before:?} became {during:?}")));
+        }
+        told(Tone::Good, "No container was stopped or restarted.")?;
         self.pause(1)?;
         command("bao operator unseal")?;
         shown("Sealed  false")?;
@@ -160,6 +160,11 @@ impl Story {
         self.run("quaymaster events -n secure | grep returned | tr -s ' '")?;
         let after = self.lives()?;
         let kept: Vec<&str> = before.iter().filter(|(name, life)| after.get(*name) == Some(life)).map(|(name, _)| name.as_str()).collect();
+        let restarts = self.restarts("db-login")?;
+        let is_same_container = after.get("db-login").map(|(id, _)| id) == before.get("db-login").map(|(id, _)| id);
+        if restarts != 1 || !is_same_container || kept != ["jwt", "payments"] {
+            return Err(CliError::failed(format!("db-login was restarted {restarts} times; {before:?} became {after:?}")));
+        }
         told(
             Tone::Good,
             &format!("Usable again after {took}: db-login restarted once, as it asked for; {} run on as they were.", list(&kept)),
@@ -185,6 +190,16 @@ impl Story {
         Ok(all.filter(|(_, (id, _))| !id.is_empty()).collect())
     }
 
+    /// How often the operator restarted the containers of a service of the namespace `secure`, as its events tell.
+    fn restarts(&self, service: &str) -> Result<u64, ClientError> {
+        let events = self.get("/api/v1/namespaces/secure/events")?;
+        let is_restart = |event: &&Value| {
+            event["involvedObject"]["name"] == service && event["message"].as_str().is_some_and(|message| message.starts_with("restart "))
+        };
+        let times = |event: &Value| event["count"].as_u64().unwrap_or(1);
+        Ok(events["items"].as_array().into_iter().flatten().filter(is_restart).map(times).sum())
+    }
+
     fn farewell(&self) -> Step {
         output::print(&format!("\nThat took {}. Where to go next:\n", seconds(self.started)))?;
         shown(
@@ -199,6 +214,11 @@ impl Story {
 
     /// Prints a command line of this program, runs it, and shows what it prints. Behind it stand `grep WORD` and `tr -s ' '`, if anything.
     fn run(&self, line: &str) -> Step {
+        self.run_to(line, End::Fine)
+    }
+
+    /// The same, where the command is to end otherwise.
+    fn run_to(&self, line: &str, wanted: End) -> Step {
         command(line)?;
         let mut parts = line.split(" | ");
         let mut words: Vec<&str> = parts.next().unwrap_or_default().split_whitespace().collect();
@@ -212,7 +232,10 @@ impl Story {
             text = text.lines().filter_map(|line| filtered(filter, line)).collect::<Vec<_>>().join("\n");
         }
         shown(&text)?;
-        end.map(drop)
+        match end? {
+            end if end == wanted => Ok(()),
+            end => Err(CliError::failed(format!("`{line}` ended with {}, and should with {}", end.code(), wanted.code()))),
+        }
     }
 
     fn edit(&self, file: &std::path::Path, from: &str, to: &str) -> Step {
