@@ -114,6 +114,7 @@ fn rules() {
                 "metadata: {name: a}\nspec:\n  job:\n    container: {image: x, ports: [{target: 1, published: 80}], networkOptions: {default: {ipv4: 10.0.0.2}}}\n    schedule: 61 * * * *\n    timeZone: Europe/Zuerich\n    concurrency: Allow\n    missedRuns: Skip\n",
             ),
         ),
+        ("probe command", head("metadata: {name: a}\nspec: {external: {probe: {command: {image: 'No Image', command: []}}}}\n")),
         ("external", head("metadata: {name: a}\nspec: {external: {probe: {http: {url: 'ftp://x'}, redis: {url: x}}, interval: 0s}}\n")),
         in_container("image", "").into_with("busybox:1", "Example/App"),
         in_container("env", "env: {'A=B': x, '': y}"),

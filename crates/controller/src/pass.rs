@@ -10,7 +10,7 @@ use qm_api::meta::{Object, ObjectKey};
 use qm_api::mutant::{Mutant, planted};
 use qm_plan::budget::Budget;
 use qm_plan::check::check;
-use qm_plan::desired::{DesiredService, Rollout};
+use qm_plan::desired::{DesiredService, HealthKind, Rollout};
 use qm_plan::kinds::mini_container::plan_mini_container;
 use qm_plan::kinds::mini_service::{Context, Gate, Held, JobContext, Others, PendingReload, plan_service};
 use qm_plan::kinds::network::plan_network;
@@ -346,6 +346,10 @@ impl Controller {
             Some(_) | None => {}
         }
         if plan.finalized {
+            if let Err(error) = self.clear_probe(key).await {
+                tracing::warn!(object = %key, error = error.line(), "what its probe has left could not be taken away");
+                return Ok(self.back_off(key));
+            }
             return self.finalize(key, object).await;
         }
         let backing_off = self.remember(key, |m| m.backoff_until_ms) > self.clock.mono_ms();
@@ -554,6 +558,16 @@ impl Controller {
         let active = intents::active(&self.store.snapshot(), now);
         let covering = active.iter().filter(|(_, i)| i.act == qm_api::kinds::intent::Act::Suspend && intents::covers(&i.scope, object));
         covering.filter_map(|(_, i)| i.until).min()
+    }
+
+    /// The container of a probe has no stamp, so no plan takes it away. One that a process left that died is nobody's otherwise.
+    async fn clear_probe(&self, key: &ObjectKey) -> Result<(), DockerError> {
+        let service = self.world.service(key);
+        let check = service.as_ref().and_then(|service| service.health());
+        match check.map(|check| &check.kind) {
+            Some(HealthKind::Run { .. }) => self.docker.clear_errand(&self.world.instance, key).await.map(drop),
+            _ => Ok(()),
+        }
     }
 
     /// Nothing is left of the object in the engine: take our finalizer away, and with it the object.

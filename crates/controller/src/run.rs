@@ -123,7 +123,7 @@ impl Operator {
         let mut tasks = JoinSet::new();
         let on_connect = config.on_connect;
         tasks.spawn(mirror::run(docker.clone(), world.clone(), requests, config.relist_every, move |facts| on_connect(facts)));
-        tasks.spawn(probe::run(world.clone(), config.dial, docker, config.probe_passwords));
+        tasks.spawn(probe::run(controller.clone(), config.dial, config.probe_passwords));
         tasks.spawn(controller.clone().feed(sources.clone()));
         tasks.spawn(apply::run(controller.clone(), sources.clone()));
         tasks.spawn(status::run(controller.clone()));

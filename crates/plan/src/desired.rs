@@ -327,6 +327,13 @@ pub enum HealthKind {
     },
     /// A command in the container.
     Command(Vec<String>),
+    /// A command in a container of its own.
+    Run {
+        /// The image that has the command.
+        image: String,
+        /// The command.
+        command: Vec<String>,
+    },
     /// The image's own HEALTHCHECK.
     Image,
 }

@@ -99,7 +99,12 @@ pub fn own_health(desired: &DesiredService, view: &ServiceView, trouble: Option<
         return Own::Off(reason);
     }
     match &desired.form {
-        Form::External(_) => external_health(view.health.get("")),
+        Form::External(_) => match view.gaps.first() {
+            Some(Gap::Thing { message, .. } | Gap::Engine { message, .. }) => {
+                Own::Unseen { reason: Reason::Unknown, message: format!("it cannot be asked: {message}") }
+            }
+            None => external_health(view.health.get("")),
+        },
         Form::Logical(logical) => reported_health(&logical.reported_by, view.report.as_ref()),
         Form::Job(job) => job_health(job, desired, view, trouble),
         Form::Container(spec) => container_health(desired, spec, view, trouble),

@@ -202,7 +202,7 @@ pub fn decide(
             What::Returned => standing.returned_at,
             What::Changed => standing.changed_at,
         });
-        let at = instants.max();
+        let at = instants.max().and_then(|at| if at <= now { Some(at) } else { usable_since(&standing, now, now_ms) });
         let ready = ready_at(dependency, &standing, at, now, now_ms);
         match ready {
             // It is down again: what it asks for waits for its return, others do not wait for that.
@@ -238,6 +238,12 @@ pub fn decide(
     }
     next.recent.push(now);
     Decision::Reload { verb, triggers, after, memory: next }
+}
+
+/// Since when a dependency has been usable by the wall clock as it goes now. An instant in the future was before the clock went back: what
+/// happened then was over by this one.
+fn usable_since(standing: &Standing, now: Timestamp, now_ms: i64) -> Option<Timestamp> {
+    standing.usable_since_ms.map(|since_ms| now.plus_millis(since_ms.saturating_sub(now_ms).min(0)))
 }
 
 /// When a dependency has been usable for long enough, in monotonic milliseconds; `None` = it is not usable.

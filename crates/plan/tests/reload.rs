@@ -247,3 +247,15 @@ fn what_was_skipped_is_new_afterwards_and_no_drift() {
     model.settle();
     assert_eq!(model.view.containers.len(), 1, "reported drift would wait for ever: {}", model.plan());
 }
+
+#[test]
+fn a_clock_that_went_back_restarts_nobody_who_was_started_since() {
+    let db = edges("[{service: db, onUp: Restart}]");
+    // It returned at 900 s; the clock was put back by 800 s ten seconds later, and 20 s have passed since then.
+    let mut nodes = standing(1, 0, 1, 100_000);
+    nodes.returned_at = Some(Timestamp::from_millis(900_000));
+    let (now, now_ms) = (Timestamp::from_millis(130_000), 130_000);
+    let decision = decide(&db, &seen(&[("db", 0, 0, 1)]), |_| Some(nodes), |_| false, now, now_ms);
+    let Decision::Reload { after, .. } = decision else { panic!("{decision:?}") };
+    assert_eq!(after, Timestamp::from_millis(100_000), "since then it has been usable, whatever the clock said");
+}

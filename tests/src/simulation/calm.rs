@@ -253,7 +253,10 @@ async fn what_is_wrong(stage: &mut Stage, town: &Town) -> Vec<String> {
     for (id, service) in &town.services {
         let mine: Vec<&Real> = all.iter().filter(|c| c.is_ours() && c.owner() == *id).collect();
         let is_skipped = is_skipped(town, id);
-        wrong.extend(containers_wrong(id, service, good.contains(id) && !is_skipped, &mine, &healthy));
+        // Who is not to run is left as it is.
+        if !is_skipped {
+            wrong.extend(containers_wrong(id, service, good.contains(id), &mine, &healthy));
+        }
         let running = mine.iter().filter(|c| is_skipped && c.state == "running");
         wrong.extend(running.map(|c| format!("{} runs, and what it needs is off", c.name)));
         match statuses.get(id) {

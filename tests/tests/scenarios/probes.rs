@@ -191,3 +191,63 @@ fn a_vault_that_is_sealed_is_away_and_comes_back() {
     assert_ne!(world.container("db-login").life(), login, "who asks for it restarts");
     assert_eq!(world.container("jwt").life(), jwt, "who does not, does not");
 }
+
+#[test]
+fn a_command_in_a_container_of_its_own_says_how_it_is() {
+    let (mut world, _folder) = world(&[]);
+    let run = |command: Value| json!({ "command": { "image": "busybox:local", "command": command } });
+    let services = |script: &str| {
+        vec![
+            outside("db", run(json!(["sh", "-c", script]))),
+            outside("absent", run(json!(["no-such-program"]))),
+            outside("slow", run(json!(["sleep", "60"]))),
+            web("app").needs("db"),
+        ]
+    };
+    world.write("all.yaml", &services("exit 0"));
+    world.operator.start();
+    world.until_status("app", "well", |s| s["severity"] == 1);
+    world.until_status("absent", "has no such command", is(4, "no-such-program"));
+    world.until_status("slow", "is not done in time", is(4, "was not done within 2000 ms"));
+    let app = world.container("app").life();
+    world.write("all.yaml", &services("echo looking; echo no way to it; exit 7"));
+    world.until_status("db", "away, in the words of the command", is(4, "ended with code 7: no way to it"));
+    world.until_status("app", "blocked", |s| s["severity"] == 4 && s["blockedBy"][0]["name"] == "db");
+    world.write("all.yaml", &services("sleep 1"));
+    world.until_status("app", "well again", |s| s["severity"] == 1);
+    // What a process that died has left is taken away by the next one.
+    world.operator.kill();
+    world.operator.start();
+    world.until_status("db", "well after a crash", |s| s["severity"] == 1 && s["stale"] != true);
+    assert_eq!(world.container("app").life(), app, "nothing restarts that should not");
+    world.write("all.yaml", &[web("app")]);
+    let (docker, namespace) = (&world.docker, world.namespace.clone());
+    world.operator.until("no container of a probe is left", |_| {
+        let all = docker.must("GET", "/containers/json?all=1", None);
+        let names: Vec<String> = all.as_array().into_iter().flatten().map(|c| c["Names"][0].to_string()).collect();
+        match names.iter().any(|name| name.contains(&namespace) && name.contains("-probe")) {
+            true => Err(format!("{names:?}")),
+            false => Ok(()),
+        }
+    });
+}
+
+#[test]
+fn a_password_that_is_lost_later_says_nothing_about_the_server() {
+    let port = free_port();
+    let text = port.to_string();
+    let arguments = ["--port", &text, "--bind", "127.0.0.1", "--requirepass", "sesame", "--save", "", "--daemonize", "no"];
+    let redis = Server::start(Path::new("redis-server"), &arguments, Stdio::null(), "Debian's package redis-server");
+    let (mut world, folder) = world(&[("right", "sesame")]);
+    let probe = json!({ "redis": { "url": format!("redis://127.0.0.1:{port}"), "password": "right" } });
+    world.write("all.yaml", &[outside("redis", probe), web("app").edge(json!({ "service": "redis", "onDown": "Stop", "tolerate": "0s" }))]);
+    world.operator.start();
+    world.until_status("app", "well", |s| s["severity"] == 1);
+    let app = world.container("app").life();
+    std::fs::remove_file(folder.path().join("right")).expect("it was there");
+    world.until_status("redis", "as it was, and stale", |s| s["severity"] == 1 && s["stale"] == true);
+    std::fs::write(folder.path().join("right"), "sesame\n").expect("a file");
+    world.until_status("redis", "seen again", |s| s["severity"] == 1 && s["stale"] != true);
+    assert_eq!(world.container("app").life(), app, "nobody was stopped for it");
+    drop(redis);
+}

@@ -98,7 +98,7 @@ pub struct Probe {
     /// An HTTP GET.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<ExternalHttp>,
-    /// A command in a container of its own (not supported yet).
+    /// A command in a container of its own: it is there when the command ends with 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<ExternalCommand>,
     /// A PostgreSQL server: it lets the user in and answers a query.
@@ -137,13 +137,16 @@ pub struct ExternalHttp {
     pub status: Option<u16>,
 }
 
-/// A command probe in a container of its own.
+/// A command probe in a container of its own, which is made for each probe on the engine's default network and taken away afterwards. Its
+/// image is pulled where it is not there. `timeout` counts from its start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalCommand {
     /// The image that has the command.
+    #[schemars(length(min = 1))]
     pub image: String,
-    /// The command.
+    /// The command, which takes the place of the image's own.
+    #[schemars(length(min = 1))]
     pub command: Vec<String>,
 }
 
@@ -451,8 +454,16 @@ fn validate_external(rules: &mut Rules, at: &FieldPath, external: &External) {
         ("vault", probe.vault.is_some()),
     ];
     rules.exactly_one(&below, &forms);
-    if probe.command.is_some() {
-        rules.not_supported(&below.key("command"), "the probe `command`", "use `tcp`, `http`, `redis`, `postgres` or `vault`");
+    if let Some(run) = &probe.command {
+        rules.form(Code::BadImage, &below.key("command").key("image"), &run.image, names::image_error(&run.image));
+        if run.command.first().is_none_or(String::is_empty) {
+            rules.error(
+                Code::Missing,
+                &below.key("command").key("command"),
+                "there is no command",
+                "for example [pg_isready, -h, db.example.org]",
+            );
+        }
     }
     for (server, protocol) in [(&probe.postgres, Protocol::Postgres), (&probe.redis, Protocol::Redis), (&probe.vault, Protocol::Vault)] {
         if let Some(server) = server {

@@ -54,7 +54,7 @@ impl Rules {
     }
 
     /// A text that a function finds fault with.
-    fn form(&mut self, code: Code, at: &FieldPath, text: &str, problem: Option<&'static str>) {
+    pub(crate) fn form(&mut self, code: Code, at: &FieldPath, text: &str, problem: Option<&'static str>) {
         if let Some(problem) = problem {
             let text = crate::manifest::yaml::shorten(text);
             self.error(code, at, format!("`{at}` cannot be `{text}`"), problem);

@@ -7,6 +7,7 @@ pub mod act;
 pub mod convert;
 pub mod credentials;
 pub mod describe;
+pub mod errand;
 pub mod error;
 pub mod progress;
 pub mod read;

@@ -16,9 +16,11 @@ use qm_plan::desired::{HealthCheck, HealthKind};
 use qm_plan::observed::Health;
 use tokio::task::JoinHandle;
 
+use crate::controller::Controller;
 use crate::dial::{Address, Dial, Stream};
+use crate::docker::errand::{Errand, Ran};
 use crate::docker::{Docker, DockerError};
-use crate::world::{ProbeTarget, World};
+use crate::world::ProbeTarget;
 
 pub use servers::Passwords;
 
@@ -34,8 +36,18 @@ const BODY_LIMIT: usize = 64 * 1024;
 
 type Key = (ObjectKey, Option<Name>);
 
+/// What probes are made with.
+#[derive(Clone)]
+struct Desk {
+    controller: Arc<Controller>,
+    dial: Dial,
+    passwords: Passwords,
+}
+
 /// Keeps one task for each thing that is to be probed. Ends with its future; its tasks end with it.
-pub async fn run(world: Arc<World>, dial: Dial, docker: Docker, passwords: Passwords) {
+pub async fn run(controller: Arc<Controller>, dial: Dial, passwords: Passwords) {
+    let world = controller.world.clone();
+    let desk = Desk { controller, dial, passwords };
     let mut tasks: BTreeMap<Key, Task> = BTreeMap::new();
     loop {
         for key in world.next_probe_batch().await {
@@ -49,7 +61,7 @@ pub async fn run(world: Arc<World>, dial: Dial, docker: Docker, passwords: Passw
             }
             for (name, target) in targets {
                 tasks.entry(name).or_insert_with(|| {
-                    let probe = probe(world.clone(), dial.clone(), docker.clone(), passwords.clone(), key.clone(), target.clone());
+                    let probe = probe(desk.clone(), key.clone(), target.clone());
                     Task { target, handle: tokio::spawn(probe) }
                 });
             }
@@ -69,22 +81,33 @@ impl Drop for Task {
 }
 
 /// Probes one target for ever.
-async fn probe(world: Arc<World>, dial: Dial, docker: Docker, passwords: Passwords, key: ObjectKey, target: ProbeTarget) {
+async fn probe(desk: Desk, key: ObjectKey, target: ProbeTarget) {
+    let world = desk.controller.world.clone();
     let started = world.clock.mono_ms();
     let mut state = Judge::default();
     let mut pause = first_pause(&target.check);
     loop {
         let limit = Duration::from_millis(target.check.timeout_ms);
         let outcome = match &target.check.kind {
-            HealthKind::Command(command) => run_command(&docker, &target, command, limit).await,
-            _ => match tokio::time::timeout(limit, check(&dial, &passwords, &target)).await {
+            HealthKind::Command(command) => run_command(&desk.controller.docker, &target, command, limit).await,
+            HealthKind::Run { image, command } => run_beside(&desk.controller, &key, image, command, limit).await,
+            _ => match tokio::time::timeout(limit, check(&desk, &target)).await {
                 Ok(outcome) => outcome,
-                Err(_) => Some(Err(format!("no answer within {} ms", target.check.timeout_ms))),
+                Err(_) => Err(Miss::Failed(format!("no answer within {} ms", target.check.timeout_ms))),
             },
         };
-        let Some(outcome) = outcome else {
-            tokio::time::sleep(LAST_COMMAND_PAUSE).await;
-            continue;
+        let outcome = match outcome {
+            Ok(()) => Ok(()),
+            Err(Miss::Failed(message)) => Err(message),
+            Err(Miss::Unasked(message)) => {
+                if target.container.is_none() {
+                    // What is known of a container is told by the engine; of this nobody tells anything any more.
+                    state = Judge::default();
+                    world.put_unasked(&key, message);
+                }
+                tokio::time::sleep(LAST_COMMAND_PAUSE).await;
+                continue;
+            }
         };
         let age_ms = world.clock.mono_ms().saturating_sub(started);
         if let Some(health) = state.judge(&target.check, outcome, age_ms, world.clock.wall()) {
@@ -92,7 +115,8 @@ async fn probe(world: Arc<World>, dial: Dial, docker: Docker, passwords: Passwor
             world.put_health(&key, container, health);
         }
         let interval = Duration::from_millis(target.check.interval_ms);
-        if state.is_settled() {
+        // Only what was started by us is waited for: servers elsewhere are asked as often as the manifest says, also when they are down.
+        if state.is_settled() || target.container.is_none() {
             tokio::time::sleep(interval).await;
         } else {
             tokio::time::sleep(pause.min(interval)).await;
@@ -119,9 +143,9 @@ struct Judge {
 }
 
 impl Judge {
-    /// Whether it was found healthy: then the declared pace is enough.
+    /// Whether it is known how it is: then the declared pace is enough.
     fn is_settled(&self) -> bool {
-        matches!(self.told, Some(Health::Healthy { .. }))
+        self.told.is_some()
     }
 
     /// Takes one outcome; gives the health when it changed.
@@ -160,11 +184,20 @@ impl Judge {
     }
 }
 
-/// What a check found, in words where it did not go well; `None` = we could not even ask, which is no evidence about the other side.
-type Outcome = Option<Result<(), String>>;
+/// What a check found.
+type Outcome = Result<(), Miss>;
+
+/// Why a check did not go well, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Miss {
+    /// The other side did not answer, or not as it should.
+    Failed(String),
+    /// We could not even ask, which is no evidence about the other side.
+    Unasked(String),
+}
 
 /// One check.
-async fn check(dial: &Dial, passwords: &Passwords, target: &ProbeTarget) -> Outcome {
+async fn check(Desk { dial, passwords, .. }: &Desk, target: &ProbeTarget) -> Outcome {
     match &target.check.kind {
         HealthKind::Tcp { host, port } => each_address(target, host, |host| tcp(dial, host, *port)).await,
         HealthKind::Http { host, port, path, status, headers } => {
@@ -180,22 +213,51 @@ async fn check(dial: &Dial, passwords: &Passwords, target: &ProbeTarget) -> Outc
             let path = "/v1/sys/health?standbyok=true&perfstandbyok=true";
             http(dial, at.host.clone(), at.port, path, &servers::vault_answer, &BTreeMap::new()).await
         }
-        HealthKind::Command(_) | HealthKind::Image => Some(Ok(())),
+        HealthKind::Command(_) | HealthKind::Run { .. } | HealthKind::Image => Ok(()),
     }
 }
 
-/// Runs a command check. `None` when the engine could not run it: that is no evidence about the container.
-async fn run_command(docker: &Docker, target: &ProbeTarget, command: &[String], limit: Duration) -> Option<Result<(), String>> {
-    let Some((id, _)) = &target.container else { return Some(Err("a command needs a container".to_owned())) };
+/// Runs a command check. When the engine could not run it, that is no evidence about the container.
+async fn run_command(docker: &Docker, target: &ProbeTarget, command: &[String], limit: Duration) -> Outcome {
+    let Some((id, _)) = &target.container else { return Err(Miss::Failed("a command needs a container".to_owned())) };
     match docker.exec(id, command, limit).await {
-        Ok(Some(0)) => Some(Ok(())),
-        Ok(Some(code)) => Some(Err(format!("the command ended with code {code}"))),
-        Ok(None) => Some(Err(format!("the command was not done within {} ms", target.check.timeout_ms))),
+        Ok(Some(0)) => Ok(()),
+        Ok(Some(code)) => Err(Miss::Failed(format!("the command ended with code {code}"))),
+        Ok(None) => Err(too_late(limit)),
+        Err(error) => Err(not_run(&error)),
+    }
+}
+
+/// Runs a command in a container of its own, with its image pulled where it is not there.
+async fn run_beside(controller: &Arc<Controller>, key: &ObjectKey, image: &str, command: &[String], limit: Duration) -> Outcome {
+    let errand = Errand { instance: &controller.world.instance, owner: key, image, command, limit };
+    let mut ran = controller.docker.run_errand(&errand).await;
+    if matches!(ran, Ok(Ran::NoImage)) {
+        // Nobody can ask without it: that says nothing about the other side.
+        controller.pull(key, image).await.map_err(|error| Miss::Unasked(error.line()))?;
+        ran = controller.docker.run_errand(&errand).await;
+    }
+    match ran {
+        Ok(Ran::Ended { code: 0, .. }) => Ok(()),
+        Ok(Ran::Ended { code, words }) if words.is_empty() => Err(Miss::Failed(format!("the command ended with code {code}"))),
+        Ok(Ran::Ended { code, words }) => Err(Miss::Failed(format!("the command ended with code {code}: {words}"))),
+        Ok(Ran::TooLate) => Err(too_late(limit)),
+        Ok(Ran::NoImage) => Err(Miss::Unasked(format!("the engine does not have {image}"))),
+        Err(error) => Err(not_run(&error)),
+    }
+}
+
+fn too_late(limit: Duration) -> Miss {
+    Miss::Failed(format!("the command was not done within {} ms", limit.as_millis()))
+}
+
+fn not_run(error: &DockerError) -> Miss {
+    match error {
         // The engine's own way of saying that the command is not there.
-        Err(error @ DockerError::Answer { code: 400..=499, .. }) if !error.is_not_found() => Some(Err(error.line())),
-        Err(error) => {
-            tracing::debug!(container = %id, error = error.line(), "a command check could not be run");
-            None
+        DockerError::Answer { code: 400..=499, .. } if !error.is_not_found() => Miss::Failed(error.line()),
+        error => {
+            tracing::debug!(error = error.line(), "a command check could not be run");
+            Miss::Unasked(error.line())
         }
     }
 }
@@ -209,10 +271,10 @@ where
     if !host.is_empty() {
         return check(host.to_owned()).await;
     }
-    let mut last = Some(Err("the container has no address that can be reached from here".to_owned()));
+    let mut last = Err(Miss::Failed("the container has no address that can be reached from here".to_owned()));
     for address in &target.addresses {
         last = check(address.clone()).await;
-        if !matches!(last, Some(Err(_))) {
+        if !matches!(last, Err(Miss::Failed(_))) {
             break;
         }
     }
@@ -227,10 +289,13 @@ fn is_our_own(error: &std::io::Error) -> bool {
 
 async fn tcp(dial: &Dial, host: String, port: u16) -> Outcome {
     match dial(Address::Tcp(host, port)).await {
-        Ok(_) => Some(Ok(())),
-        Err(error) if is_our_own(&error) => None,
-        Err(error) => Some(Err(format!("port {port}: {error}"))),
+        Ok(_) => Ok(()),
+        Err(error) => Err(no_way(&error, port)),
     }
+}
+
+fn no_way(error: &std::io::Error, port: u16) -> Miss {
+    if is_our_own(error) { Miss::Unasked(error.to_string()) } else { Miss::Failed(format!("port {port}: {error}")) }
 }
 
 /// What a status of an answer means.
@@ -238,9 +303,8 @@ type Meaning<'a> = &'a (dyn Fn(u16) -> Result<(), String> + Send + Sync);
 
 async fn http(dial: &Dial, host: String, port: u16, path: &str, meaning: Meaning<'_>, headers: &BTreeMap<String, String>) -> Outcome {
     match dial(Address::Tcp(host.clone(), port)).await {
-        Ok(stream) => Some(get(stream, &host, port, path, meaning, headers).await),
-        Err(error) if is_our_own(&error) => None,
-        Err(error) => Some(Err(format!("port {port}: {error}"))),
+        Ok(stream) => get(stream, &host, port, path, meaning, headers).await.map_err(Miss::Failed),
+        Err(error) => Err(no_way(&error, port)),
     }
 }
 

@@ -7,7 +7,7 @@ use qm_api::name::Name;
 use qm_plan::desired::{Login, ServerAddress};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{Outcome, is_our_own};
+use super::{Miss, Outcome, is_our_own};
 use crate::dial::{Address, Dial, Stream};
 
 /// An answer of Redis is read no further than this.
@@ -49,24 +49,18 @@ impl Passwords {
     }
 }
 
-async fn connect(dial: &Dial, at: &ServerAddress) -> Option<Result<Box<dyn Stream>, String>> {
-    match dial(Address::Tcp(at.host.clone(), at.port)).await {
-        Ok(stream) => Some(Ok(stream)),
-        Err(error) if is_our_own(&error) => None,
-        Err(error) => Some(Err(format!("port {}: {error}", at.port))),
-    }
+async fn connect(dial: &Dial, at: &ServerAddress) -> Result<Box<dyn Stream>, Miss> {
+    dial(Address::Tcp(at.host.clone(), at.port)).await.map_err(|error| match is_our_own(&error) {
+        true => Miss::Unasked(error.to_string()),
+        false => Miss::Failed(format!("port {}: {error}", at.port)),
+    })
 }
 
 /// Whether a Redis answers PING. One that wants a password which the manifest does not name is there; one that still loads is not.
 pub(super) async fn redis(dial: &Dial, passwords: &Passwords, at: &ServerAddress, login: &Login) -> Outcome {
-    let password = match passwords.of_login(login) {
-        Ok(password) => password,
-        Err(message) => return Some(Err(message)),
-    };
-    match connect(dial, at).await? {
-        Ok(stream) => Some(ping(stream, login, password).await),
-        Err(message) => Some(Err(message)),
-    }
+    // Without it nobody can ask: that says nothing about the server.
+    let password = passwords.of_login(login).map_err(Miss::Unasked)?;
+    ping(connect(dial, at).await?, login, password).await.map_err(Miss::Failed)
 }
 
 async fn ping(mut stream: Box<dyn Stream>, login: &Login, password: Option<String>) -> Result<(), String> {
@@ -104,14 +98,8 @@ async fn command(stream: &mut Box<dyn Stream>, words: &[&str]) -> Result<String,
 
 /// Whether a PostgreSQL lets the user in and answers a query. Without a password in the manifest, one that asks for it is there.
 pub(super) async fn postgres(dial: &Dial, passwords: &Passwords, at: &ServerAddress, login: &Login, database: Option<&str>) -> Outcome {
-    let password = match passwords.of_login(login) {
-        Ok(password) => password,
-        Err(message) => return Some(Err(message)),
-    };
-    let stream = match connect(dial, at).await? {
-        Ok(stream) => stream,
-        Err(message) => return Some(Err(message)),
-    };
+    let password = passwords.of_login(login).map_err(Miss::Unasked)?;
+    let stream = connect(dial, at).await?;
     let mut config = tokio_postgres::Config::new();
     config.user(login.user.as_deref().unwrap_or("postgres")).application_name("quaymaster");
     if let Some(database) = database {
@@ -120,7 +108,7 @@ pub(super) async fn postgres(dial: &Dial, passwords: &Passwords, at: &ServerAddr
     if let Some(password) = &password {
         config.password(password);
     }
-    Some(select(config, stream, password.is_some()).await)
+    select(config, stream, password.is_some()).await.map_err(Miss::Failed)
 }
 
 async fn select(config: tokio_postgres::Config, stream: Box<dyn Stream>, has_password: bool) -> Result<(), String> {

@@ -71,6 +71,8 @@ pub(crate) struct Inner {
     /// First healthy moments that the store remembers, by container, with the start they belong to.
     pub(crate) healthy_before: BTreeMap<Name, (Option<Timestamp>, Timestamp)>,
     pub(crate) external_health: BTreeMap<ObjectKey, Health>,
+    /// External services that cannot be asked now, with why.
+    pub(crate) unasked: BTreeMap<ObjectKey, String>,
     pub(crate) troubles: BTreeMap<ObjectKey, Trouble>,
     /// How jobs stand by their records.
     pub(crate) jobs: BTreeMap<ObjectKey, Standing>,
@@ -145,6 +147,7 @@ impl World {
             health: BTreeMap::new(),
             healthy_before: BTreeMap::new(),
             external_health: BTreeMap::new(),
+            unasked: BTreeMap::new(),
             troubles: BTreeMap::new(),
             jobs: BTreeMap::new(),
             exits: BTreeMap::new(),
@@ -300,6 +303,7 @@ impl World {
                     inner.jobs.remove(&key);
                     inner.exits.remove(&key);
                     inner.external_health.remove(&key);
+                    inner.unasked.remove(&key);
                     inner.last_ended.remove(&key);
                     inner.reports.remove(&key);
                     touched.extend(inner.users_of_network(&key));
@@ -366,6 +370,7 @@ impl World {
         let mut inner = self.lock();
         match container {
             None => {
+                inner.unasked.remove(key);
                 inner.external_health.insert(key.clone(), health);
             }
             Some((id, started_at)) => {
@@ -381,6 +386,14 @@ impl World {
             }
         }
         self.settle(inner, BTreeSet::from([key.clone()]));
+    }
+
+    /// An external service cannot be asked: what was known of it counts for its grace, and is unknown afterwards.
+    pub(crate) fn put_unasked(&self, key: &ObjectKey, why: String) {
+        let mut inner = self.lock();
+        if inner.unasked.insert(key.clone(), why.clone()).is_none_or(|before| before != why) {
+            self.settle(inner, BTreeSet::from([key.clone()]));
+        }
     }
 
     /// Records what stands in a service's way, or that nothing does any more.

@@ -54,6 +54,9 @@ pub(super) fn external_kind(probe: &Probe) -> Option<HealthKind> {
     if let Some(server) = &probe.vault {
         return parse(server, Protocol::Vault).map(|(at, ..)| HealthKind::Vault { at });
     }
+    if let Some(run) = &probe.command {
+        return Some(HealthKind::Run { image: run.image.clone(), command: run.command.clone() });
+    }
     let http = probe.http.as_ref()?;
     let rest = http.url.strip_prefix("http://")?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));

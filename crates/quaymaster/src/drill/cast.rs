@@ -112,6 +112,11 @@ impl Cast {
                     HealthKind::Vault { at } => (at.host, at.port, Speaks::Http(200), None),
                     HealthKind::Redis { at, login } => (at.host, at.port, Speaks::Redis, Some(login)),
                     HealthKind::Postgres { at, login, .. } => (at.host, at.port, Speaks::Postgres, Some(login)),
+                    // The engine carries it out.
+                    HealthKind::Run { .. } => {
+                        self.containers.insert(key.clone(), false);
+                        return;
+                    }
                     HealthKind::Command(_) | HealthKind::Image => return,
                 };
                 let password = login.and_then(|login| login.password);
@@ -158,8 +163,8 @@ impl Cast {
 }
 
 fn image(spec: &Value) -> Option<&str> {
-    let image = spec["container"]["image"].as_str().or_else(|| spec["job"]["container"]["image"].as_str());
-    image.filter(|image| !image.is_empty())
+    let places = [&spec["container"]["image"], &spec["job"]["container"]["image"], &spec["external"]["probe"]["command"]["image"]];
+    places.into_iter().find_map(Value::as_str).filter(|image| !image.is_empty())
 }
 
 /// An image of which nothing is known.
@@ -170,7 +175,7 @@ fn any_image() -> ImageSpec {
 /// Services run and answer well; jobs succeed.
 fn by_default(spec: &Value) -> Behaviour {
     let opaque = Some(true);
-    if spec["job"].is_object() {
+    if spec["job"].is_object() || spec["external"].is_object() {
         let (exit_after_ms, exit_code) = (Some(JOB_MS), Some(0));
         return Behaviour { opaque, exit_after_ms, exit_code, crash_loop: Some(true), ..Behaviour::default() };
     }
