@@ -56,6 +56,14 @@ pub enum Mutant {
     EndlessTolerance,
     /// Rule: a mini container sums up how its children are.
     BlindParent,
+    /// Rule: an edge that ignores a loss blocks nobody.
+    IgnoreBlocks,
+    /// Rule: what needs something that is off is not run.
+    SkippedRuns,
+    /// Rule: a job runs once for an input.
+    JobRunsAgain,
+    /// Rule: a change is not granted while somebody uses the service.
+    ChangeAmongUsers,
     /// Rule: each return reloads once.
     ReloadsAgain,
     /// Rule: a restart of the operator fires nothing.
@@ -114,6 +122,10 @@ impl Mutant {
         Self::BlockIsFine,
         Self::EndlessTolerance,
         Self::BlindParent,
+        Self::IgnoreBlocks,
+        Self::SkippedRuns,
+        Self::JobRunsAgain,
+        Self::ChangeAmongUsers,
         Self::ReloadsAgain,
         Self::StartReloads,
         Self::ActNotDurable,

@@ -178,7 +178,8 @@ impl Client {
     /// Uses a service for a while: it is not changed meanwhile. This process has one lease of it, however many guards there are; while
     /// somebody waits to change it, nobody new gets in.
     ///
-    /// Where the operator is away there is no lease: it changes nothing then.
+    /// Where the operator is away there is no lease: it changes nothing then, and lets nobody else do so. What it last said was being changed
+    /// may still be, and is not used before it says otherwise.
     ///
     /// # Errors
     /// When it is being changed, or is going to be, for longer than `wait`.
@@ -188,7 +189,17 @@ impl Client {
             let make = || Arc::new(Users::new(Lease::new(self.inner.link.clone(), service, LockMode::Use, self.inner.process.clone())));
             Arc::clone(all.entry(service.to_owned()).or_insert_with(make))
         };
-        users.enter(wait).await.map_err(|denied| self.changing(service, denied))
+        let guard = users.enter(wait).await.map_err(|denied| self.changing(service, denied))?;
+        let was_changing = {
+            let picture = self.inner.picture.borrow();
+            picture.contact != Contact::Now && picture.services.get(service).is_some_and(|answer| answer.is_changing())
+        };
+        if was_changing {
+            let message = "somebody was changing it when the operator was last heard".to_owned();
+            let denied = Denied { reason: "Changing".to_owned(), message, retry_after: Some(5), is_final: false };
+            return Err(self.changing(service, denied));
+        }
+        Ok(guard)
     }
 
     /// What `/usable` says of a service that is being changed.

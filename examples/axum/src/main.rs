@@ -40,7 +40,8 @@ async fn main() -> Result<()> {
 }
 
 fn router(client: &Client) -> Router {
-    // A layer: every route before it asks before it is called, and the database is not changed while it runs.
+    // A layer: every route before it asks before it is called, and the connection is not remade while it runs. Locks do not follow edges: who
+    // wants the database itself left alone holds the use of that.
     let orders = RequiresLayer::new(client.clone(), PART).operation("read").holding_use(PATIENCE);
     let pool = || async { format!("opened {} times\n", OPENED.load(Ordering::Relaxed)) };
     Router::new()

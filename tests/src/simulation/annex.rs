@@ -231,9 +231,10 @@ fn is_of_job(container: &Real) -> bool {
     container.is_ours() && container.owner().1 == INIT
 }
 
-/// The input's digest in the name of a run.
+/// The input's digest in the name of a run, with the step.
 fn base(container: &Real) -> String {
-    container.label("run").split('-').next().unwrap_or_default().to_owned()
+    let run = container.label("run");
+    format!("{}/{}", run.split('-').next().unwrap_or_default(), container.label("step"))
 }
 
 /// An edge as the operator has taken it in.

@@ -435,7 +435,8 @@ impl Play {
             4..=6 => {
                 let (status, _) = self.stage.act("/actions/resume", because("go on")).await;
                 if status == 201 {
-                    self.stage.judge().suspended.clear();
+                    let now = self.stage.shared.now();
+                    self.stage.judge().resume(now);
                     self.stage.acknowledged.clear();
                 }
             }
@@ -593,7 +594,8 @@ impl Play {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         self.stage.act("/actions/resume", because("calm")).await;
-        self.stage.judge().suspended.clear();
+        let now = self.stage.shared.now();
+        self.stage.judge().resume(now);
         self.stage.acknowledged.clear();
         self.users.leave(&mut self.stage).await;
     }

@@ -191,6 +191,8 @@ pub struct Judge {
     pub foreign: BTreeSet<String>,
     /// What was suspended, without an end, and not resumed.
     pub suspended: Vec<Suspension>,
+    /// When what was suspended was resumed: reloads that had waited then come one after the other, each for what it waited for.
+    pub resumed_at: Option<u64>,
     /// Services that must not lose a container, with why.
     pub guarded: BTreeMap<Id, &'static str>,
     /// What the engine had when a store was lost: containers and networks of services that nobody may want any more.
@@ -267,6 +269,14 @@ impl Judge {
     pub fn note_restart(&mut self, ids: impl IntoIterator<Item = Id>, now: Now) {
         self.asked_restart.extend(ids.into_iter().map(|id| (id, now.mono_ms)));
         self.still.clear();
+    }
+
+    /// Nothing is suspended any more.
+    pub fn resume(&mut self, now: Now) {
+        if !self.suspended.is_empty() {
+            self.resumed_at = Some(now.mono_ms);
+        }
+        self.suspended.clear();
     }
 
     /// How long a service has been wanted as it is now, in milliseconds.
@@ -545,6 +555,9 @@ impl Judge {
     fn before_reload(&mut self, engine: &mut Engine, container: &Real, verb: &str, what: &str, now: Now) {
         let asked = self.asked_restart.get(&container.owner()).is_some_and(|at| at + 1_800_000 >= now.mono_ms);
         if verb == "restart" && asked {
+            return;
+        }
+        if self.resumed_at.is_some_and(|at| at + MOVE_MS >= now.mono_ms) {
             return;
         }
         // What was decided before the manifest changed, or is decided by the last good one, is carried through.

@@ -18,6 +18,7 @@ pub mod reloads;
 pub mod rng;
 pub mod script;
 pub mod stage;
+pub mod story;
 pub mod town;
 pub mod users;
 

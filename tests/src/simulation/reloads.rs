@@ -69,6 +69,11 @@ impl Stirs {
         self.stirred_at.insert(id.clone(), now.mono_ms);
     }
 
+    /// The answer to a signal did not come: it is sent once more.
+    pub fn signal_lost(&mut self, path: &str) {
+        self.signalled_at.retain(|(container, _), _| !path.contains(container.as_str()));
+    }
+
     /// What has no containers is down.
     pub fn is_down(&mut self, id: &Id, now: Now) {
         self.unhealthy_at.insert(id.clone(), now.mono_ms);

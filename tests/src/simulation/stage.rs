@@ -209,7 +209,12 @@ impl Stage {
                 shared.runaway.store(true, Ordering::Relaxed);
             }
             sim.with(|engine| lock(&shared.judge).before(engine, call, now));
-            shared.fault(call, now)
+            let fault = shared.fault(call, now);
+            let is_answered = matches!(fault, Fault::None | Fault::Delay { .. });
+            if !is_answered && call.path.ends_with("/kill") {
+                lock(&shared.judge).stirs.signal_lost(&call.path);
+            }
+            fault
         }));
         let shared = self.shared.clone();
         self.sim.set_observer(Arc::new(move |seen: &Exchange| {

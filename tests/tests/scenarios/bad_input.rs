@@ -185,7 +185,7 @@ fn a_second_operator_of_one_instance_on_one_engine_is_refused_and_told_of_the_fi
 }
 
 #[test]
-fn a_cycle_is_refused_with_its_path_and_nothing_is_created() {
+fn scenario_2_a_cycle_is_refused_with_its_path_and_nothing_is_created() {
     let mut world = World::new();
     world.write("all.yaml", &[sleeper("a").needs("b"), sleeper("b").needs("c"), sleeper("c").needs("a")]);
     let folder = world.operator.setup.manifests.display().to_string();
@@ -208,7 +208,7 @@ fn a_cycle_is_refused_with_its_path_and_nothing_is_created() {
 }
 
 #[test]
-fn when_one_database_cannot_start_each_dependent_follows_its_edge_and_names_the_culprit() {
+fn scenario_7_when_one_database_cannot_start_each_dependent_follows_its_edge_and_names_the_culprit() {
     let mut world = World::new();
     let on = |service: &str, on_down: &str| json!({ "service": service, "onDown": on_down });
     let broken = sleeper("db").image("busybox:absent").set("pullPolicy", "Never".into());

@@ -58,7 +58,7 @@ fn town() -> Vec<Service> {
 }
 
 #[test]
-fn redis_dies_and_each_follows_its_edge_and_reloads_once() {
+fn scenario_8_redis_dies_and_each_follows_its_edge_and_reloads_once() {
     let names = ["worker", "api", "beat", "cache", "plain", "feed"];
     // Its own signal is ignored by what serves; the shell would die of it.
     let services: Vec<Service> = town()
@@ -198,7 +198,7 @@ impl Stub {
 }
 
 #[test]
-fn vault_is_away_and_only_what_cannot_do_without_it_flips() {
+fn scenario_3_and_4_vault_is_away_and_only_what_cannot_do_without_it_flips() {
     let stub = Stub::new();
     let needs = |rest: Value| {
         let mut edge = json!({ "service": "vault", "debounce": "500ms" });

@@ -68,7 +68,7 @@ fn cli(world: &World, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn an_initialisation_job_runs_once_and_resumes_at_the_step_that_failed() {
+fn scenario_20_an_initialisation_job_runs_once_and_resumes_at_the_step_that_failed() {
     let mut world = World::new();
     let outside = Outside::of(&world);
     let manifests = |version: &str| vec![outside.steps("init", version, &STEPS, 5), sleeper("app").needs("init")];

@@ -39,7 +39,7 @@ fn locked(world: &World, arguments: &[&str], line: &str) -> Child {
 }
 
 #[test]
-fn while_the_only_replica_is_replaced_users_wait_and_then_hear_changing() {
+fn scenario_9_while_the_only_replica_is_replaced_users_wait_and_then_hear_changing() {
     let mut world = World::up(&[version(slow_web("app", 4.0), "1")]);
     assert_eq!(usable(&world)["code"], 200);
     let (code, user) = lock(&world, "", &json!({ "mode": "use", "holder": "web.1" }));
@@ -79,7 +79,7 @@ fn while_the_only_replica_is_replaced_users_wait_and_then_hear_changing() {
 }
 
 #[test]
-fn a_roll_that_keeps_a_healthy_replica_blocks_nobody() {
+fn scenario_9_a_roll_that_keeps_a_healthy_replica_blocks_nobody() {
     let mut world = World::up(&[version(web("app").set("replicas", json!(2)), "1")]);
     let (code, user) = lock(&world, "", &json!({ "mode": "use", "holder": "web.1" }));
     assert_eq!(code, 201, "{user}");
@@ -141,7 +141,7 @@ fn a_command_holds_a_service_and_a_stale_token_is_refused() {
 }
 
 #[test]
-fn a_writer_has_its_turn_however_many_use_it() {
+fn scenario_9_a_writer_has_its_turn_however_many_use_it() {
     let world = World::up(&[web("app")]);
     let take = |holder: &str, wait: u64| lock(&world, "", &json!({ "mode": "use", "holder": holder, "waitMs": wait }));
     let release = |holder: &str, user: &Value| lock(&world, "/release", &json!({ "holder": holder, "token": user["token"] })).0;

@@ -1,5 +1,5 @@
-//! What its users judge by (MISSION), as far as no other file here is about it. The others: 2 and 7 `bad_input`, 3, 4 and 8 `edges`,
-//! 9 `locks`, 20 `jobs`.
+//! What its users judge by (MISSION), as far as no other file here is about it. Every test of a scenario has its number in its name, here and
+//! in `bad_input`, `edges`, `jobs` and `locks`; the same are played under simulation in `simulated.rs`.
 
 use std::collections::BTreeMap;
 

@@ -339,8 +339,11 @@ fn a_change_keeps_users_out_and_lets_them_in_again() {
         let lost = within("the loss", next.lost()).await;
         assert!(next.is_lost() && lost.to_string().contains("within its term"), "{lost}");
         next.release().await.expect_err("there is nothing to give back");
-        // A use is let in without a lease, and says so.
-        let user = within("a use", client.hold_use("db", LONG)).await.expect("nobody can change it");
+        // What was being changed when the operator was last heard may still be.
+        let blocked = within("a use", client.hold_use("db", LONG)).await.expect_err("somebody may be changing it");
+        assert_eq!(blocked.answer().reason, "Changing");
+        // Of what nobody changed then a use is let in without a lease, and says so.
+        let user = within("a use", client.hold_use("other", LONG)).await.expect("nobody can change it");
         assert!(user.is_lost());
     });
 }

@@ -302,7 +302,7 @@ fn contribution(dependency: &Dependency, view: Option<&Arc<NodeView>>, now: Now)
     let hard = matches!(dependency.on_down, OnDown::Block | OnDown::Stop);
     match (view, dependency.on_down) {
         (Some(view), _) if view.usable() => Contribution::Nothing,
-        (_, OnDown::Ignore) => Contribution::Nothing,
+        (_, OnDown::Ignore) if !planted(Mutant::IgnoreBlocks) => Contribution::Nothing,
         (Some(view), _) if view.off.is_some() => {
             if hard {
                 Contribution::Skips
@@ -316,7 +316,7 @@ fn contribution(dependency: &Dependency, view: Option<&Arc<NodeView>>, now: Now)
         (_, OnDown::Degrade) if planted(Mutant::DegradeIsFine) => Contribution::Nothing,
         (_, OnDown::Block) if planted(Mutant::BlockIsFine) => Contribution::Nothing,
         (_, OnDown::Degrade) => Contribution::Lowers { availability: Availability::PartiallyAvailable, stops: false, stops_at_ms: None },
-        (view, OnDown::Block | OnDown::Stop) => {
+        (view, OnDown::Block | OnDown::Stop | OnDown::Ignore) => {
             let now_ms = i64::try_from(now.mono_ms).unwrap_or(i64::MAX);
             let at = view.filter(|_| dependency.on_down == OnDown::Stop).and_then(|view| stops_at(dependency, view));
             Contribution::Lowers {

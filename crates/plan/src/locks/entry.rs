@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use qm_api::lock::LockMode;
 use qm_api::meta::ObjectKey;
+use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
 
 use super::{
@@ -324,7 +325,7 @@ impl Entry {
     fn serve_writer(&mut self, key: &ObjectKey, now: u64, effects: &mut Vec<Effect>) -> bool {
         let Some(first) = self.waiters.front() else { return false };
         let is_used = self.users.keys().any(|user| *user != first.ask.holder);
-        if is_used || self.unknown_until.is_some() {
+        if (is_used || self.unknown_until.is_some()) && !planted(Mutant::ChangeAmongUsers) {
             return false;
         }
         let Some(Waiter { id, ask }) = self.waiters.pop_front() else { return false };

@@ -353,17 +353,18 @@ pub(crate) async fn approve(args: &ApproveArgs) -> Done {
 
 /// A step that waits for approval.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Step {
-    hash: String,
-    text: String,
+pub(crate) struct Step {
+    pub(crate) hash: String,
+    pub(crate) text: String,
 }
 
-fn short(hash: &str) -> &str {
+/// As much of a hash as is printed.
+pub(crate) fn short(hash: &str) -> &str {
     hash.get(..12).unwrap_or(hash)
 }
 
 /// All that waits for approval: steps of the plan, and removals that are held.
-fn waiting(plan: &Value, overview: &Value) -> Vec<Step> {
+pub(crate) fn waiting(plan: &Value, overview: &Value) -> Vec<Step> {
     let steps = plan["steps"].as_array().into_iter().flatten().filter(|step| step["needsApproval"] == true).map(|step| {
         let object = &step["object"];
         let cause = step["causeText"].as_str().map(output::clean).unwrap_or_default();

@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use qm_api::time::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::cause::{Advice, Cause, advice, causes};
 use super::target::BASE;
-use super::{Connect, Done, End};
+use super::{Connect, Done, End, intents};
 use crate::output::{self, Style, Tone, cell, count};
 
 /// Show on one screen what is not usable, why, and what you can do
@@ -35,9 +35,22 @@ pub(crate) async fn status(args: &StatusArgs) -> Done {
     let client = args.connect.client();
     let overview = client.get("/quaymaster/v1/overview").await?;
     let services = client.get(&format!("{BASE}/miniservices")).await?;
-    let screen = Screen::draw(&overview, &services, output::now(), Style::of_stdout());
+    let others = [client.get(&format!("{BASE}/networks")).await?, client.get(&format!("{BASE}/minicontainers")).await?];
+    let plan = client.post("/quaymaster/v1/plan", &json!({})).await?;
+    let told = Told { overview: &overview, services: &services, others: &others, plan: &plan["plan"] };
+    let screen = Screen::draw(&told, output::now(), Style::of_stdout());
     output::print(&screen.text)?;
     Ok(if screen.is_fine { End::Fine } else { End::Differs })
+}
+
+/// What the operator tells.
+pub(crate) struct Told<'a> {
+    pub(crate) overview: &'a Value,
+    /// The list of services.
+    pub(crate) services: &'a Value,
+    /// The lists of networks and mini containers.
+    pub(crate) others: &'a [Value],
+    pub(crate) plan: &'a Value,
 }
 
 /// What is shown.
@@ -49,14 +62,17 @@ pub(crate) struct Screen {
 
 impl Screen {
     /// Draws the operator's overview with all services.
-    pub(crate) fn draw(overview: &Value, services: &Value, now: Timestamp, style: Style) -> Self {
+    pub(crate) fn draw(told: &Told<'_>, now: Timestamp, style: Style) -> Self {
+        let Told { overview, services, others, plan } = *told;
         let mut screen = Self { text: String::new(), is_fine: true };
         screen.head(overview, now, style);
         screen.engine(&overview["engine"], now, style);
         let causes = causes(overview, list(services, "items"));
         screen.not_usable(&causes, now, style);
         screen.limited(list(services, "items"), style);
+        screen.stalled(list(services, "items").iter().chain(others.iter().flat_map(|of_kind| list(of_kind, "items"))), style);
         screen.held(overview, style);
+        screen.approvals(plan, style);
         screen.frozen(overview, style);
         screen.sources(overview, style);
         screen.suspended(overview, now, style);
@@ -185,6 +201,35 @@ impl Screen {
         }
     }
 
+    /// Usable, or never used, and it does not go on without a person.
+    fn stalled<'v>(&mut self, objects: impl Iterator<Item = &'v Value>, style: Style) {
+        let lines: Vec<String> = objects.filter_map(stalled_line).collect();
+        if lines.is_empty() {
+            return;
+        }
+        self.is_fine = false;
+        self.section(style, Tone::Warn, "STALLED");
+        lines.iter().take(MAX_LINES).for_each(|line| self.line(line));
+        self.more(lines.len(), "quaymaster events -A");
+    }
+
+    /// Steps that a person must say yes to; held removals and orphans have sections of their own.
+    fn approvals(&mut self, plan: &Value, style: Style) {
+        let is_orphan = |step: &Value| step["causeText"] == "orphan";
+        let steps: Vec<Value> = list(plan, "steps").iter().filter(|step| !is_orphan(step)).cloned().collect();
+        let waiting = intents::waiting(&json!({ "steps": steps }), &Value::Null);
+        if waiting.is_empty() {
+            return;
+        }
+        self.is_fine = false;
+        self.section(style, Tone::Warn, "WAITS FOR APPROVAL");
+        for step in waiting.iter().take(MAX_LINES) {
+            self.line(&format!("  {}", step.text));
+            self.line(&format!("      you can: quaymaster approve {}", intents::short(&step.hash)));
+        }
+        self.more(waiting.len(), "quaymaster plan");
+    }
+
     fn frozen(&mut self, overview: &Value, style: Style) {
         let frozen = list(overview, "frozen");
         if frozen.is_empty() {
@@ -261,12 +306,25 @@ impl Screen {
     fn orphans(&mut self, orphans: &Value, style: Style) {
         let number = orphans.as_u64().unwrap_or_else(|| orphans.as_array().map_or(0, |list| list.len() as u64));
         if number > 0 {
+            self.is_fine = false;
             self.section(style, Tone::Warn, "ORPHANS");
             let number = usize::try_from(number).unwrap_or(usize::MAX);
             self.line(&format!("  {} of ours that no manifest knows; none is removed without approval", count(number, "thing")));
             self.line("      you can: quaymaster plan    (lists them with the hash to approve)");
         }
     }
+}
+
+fn stalled_line(object: &Value) -> Option<String> {
+    let (meta, status) = (&object["metadata"], &object["status"]);
+    // Who is not usable is listed with the cause of it. What has nothing below it to blame is its own cause.
+    let is_listed = object["kind"] == "MiniService" && status["usable"] != true;
+    let stands = list(status, "conditions").iter().find(|c| c["type"] == "Stalled" && c["status"] == "True");
+    let is_empty = object["kind"] == "MiniContainer" && status["usable"] == false && list(status, "blockedBy").is_empty();
+    let said = stands.or(is_empty.then_some(status)).filter(|_| !is_listed)?;
+    let name = format!("{} {}/{}", cell(&object["kind"]), cell(&meta["namespace"]), cell(&meta["name"]));
+    let message = said["message"].as_str().filter(|message| !message.is_empty()).map(|m| format!(" ({})", output::clean(m)));
+    Some(format!("  {name}  {}{}", cell(&said["reason"]), message.unwrap_or_default()))
 }
 
 fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
@@ -379,7 +437,9 @@ mod tests {
     }
 
     fn draw(overview: &Value, services: Vec<Value>) -> Screen {
-        Screen::draw(overview, &json!({"items": services}), now(), Style::PLAIN)
+        let services = json!({"items": services});
+        let told = Told { overview, services: &services, others: &[], plan: &Value::Null };
+        Screen::draw(&told, now(), Style::PLAIN)
     }
 
     #[test]
@@ -450,6 +510,26 @@ mod tests {
             json!({"kind": "MiniService", "metadata": {"name": "fresh", "namespace": "notify"}, "spec": {}}),
         ];
         insta::assert_snapshot!("status_needs_person", draw(&overview(5, 0), services).text);
+    }
+
+    #[test]
+    fn what_waits_for_a_person_is_not_well() {
+        let stalled = json!([{"type": "Stalled", "status": "True", "reason": "RolledBack", "message": "revision 4 failed; 3 runs"}]);
+        let mut app = service("app", "Available", "Healthy");
+        app["status"]["conditions"] = stalled;
+        let empty = json!({
+            "kind": "MiniContainer", "metadata": {"name": "workers", "namespace": "notify"},
+            "status": {"usable": false, "severity": 5, "reason": "NoChildren", "message": "it owns no mini service"},
+        });
+        let object = json!({"kind": "Network", "namespace": "notify", "name": "data"});
+        let step = json!({"verb": "remove-network", "object": object, "causeText": "superseded", "needsApproval": true, "hash": "0123456789abcdef"});
+        let orphan = json!({"verb": "remove", "object": object, "causeText": "orphan", "needsApproval": true, "hash": "fedcba"});
+        let (services, others) = (json!({"items": [app]}), [json!({"items": []}), json!({"items": [empty]})]);
+        let plan = json!({"steps": [step, orphan]});
+        let told = Told { overview: &overview(1, 1), services: &services, others: &others, plan: &plan };
+        let screen = Screen::draw(&told, now(), Style::PLAIN);
+        assert!(!screen.is_fine);
+        insta::assert_snapshot!("status_waits", screen.text);
     }
 
     #[test]

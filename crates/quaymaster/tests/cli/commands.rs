@@ -168,7 +168,9 @@ fn status_says_by_its_code_whether_all_is_well() {
         });
         let ran = fake.run(&["status"]);
         assert_eq!((ran.code, ran.out.contains("All is well.")), (code, usable), "{}", ran.out);
-        assert_eq!(fake.log(), ["GET /quaymaster/v1/overview".to_owned(), format!("GET {BASE}/miniservices")]);
+        let lists = ["miniservices", "networks", "minicontainers"].map(|list| format!("GET {BASE}/{list}"));
+        let asked = ["GET /quaymaster/v1/overview".to_owned()].into_iter().chain(lists).chain(["POST /quaymaster/v1/plan".to_owned()]);
+        assert_eq!(fake.log(), asked.collect::<Vec<_>>());
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use qm_api::conditions::Reason;
 use qm_api::kinds::mini_service::{Concurrency, JobState, MissedRuns};
+use qm_api::mutant::{Mutant, planted};
 use qm_api::name::Name;
 use qm_api::spec::container::Follow;
 use qm_api::spec::cron::Schedule;
@@ -262,7 +263,7 @@ impl Desk<'_> {
         }
         let newest = known.and_then(|digest| self.results.newest_of(&short(digest)));
         let is_over = newest.is_some_and(|run| matches!(run.state, JobState::Succeeded | JobState::Failed));
-        self.job.schedule.is_none() && !is_over
+        self.job.schedule.is_none() && (!is_over || planted(Mutant::JobRunsAgain))
     }
 
     fn has_container(&self, run: &Run, is: impl Fn(&Container) -> bool) -> bool {
@@ -308,7 +309,7 @@ impl Desk<'_> {
         // While the image is not known nobody can tell which run it is: the plan shows one without a name.
         let digest = digest.map(short).unwrap_or_default();
         let newest = self.results.newest_of(&digest).map(|run| run.state);
-        let is_first = newest.is_none_or(|state| state == JobState::Superseded);
+        let is_first = newest.is_none_or(|state| state == JobState::Superseded || planted(Mutant::JobRunsAgain));
         // Two inputs at once would be in each other's way: the older one ends first.
         if self.is_busy() || (self.results.wish.is_none() && !is_first) {
             return;

@@ -241,7 +241,7 @@ pub fn plan_service(desired: &DesiredService, ctx: &Context<'_>) -> Plan {
         let why = ctx.not_adoptable.join("; ");
         let message = format!("{why}: correct the annotation {}, or remove it to have new ones made", crate::desired::ADOPT);
         plan.findings.push(planner.finding(Reason::NotAdoptable, message, true));
-    } else if let Some(held) = ctx.held {
+    } else if let Some(held) = ctx.held.filter(|held| !matches!(held, Held::Skipped(_)) || !planted(Mutant::SkippedRuns)) {
         planner.hold_down(held, &mut plan);
     } else {
         planner.bring_up(&mut plan);
