@@ -9,6 +9,7 @@ use axum::routing::get;
 use qm_sdk::{Blocked, Client, Report, Reporter, RequiresLayer, Then, WhenAway, requires};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{sleep, timeout};
 
 /// The part of this app that uses the database; a mini service of the form `logical`.
 const PART: &str = "shop-db";
@@ -61,16 +62,17 @@ async fn save() -> Result<&'static str, Blocked> {
 /// Says how the part is that uses the database, and opens it anew when it is told to.
 async fn look_after(reporter: &Reporter, database: &str) {
     loop {
-        match TcpStream::connect(database).await {
-            Ok(_) => reporter.set(Report::default()),
-            // Whether the database is up is for the operator to say, and it says so of this part too. What the shop knows is that it
-            // cannot write.
-            Err(error) => {
-                reporter.set(Report { reason: error.to_string(), blocked_operations: vec!["write".to_owned()], ..Report::default() })
-            }
-        }
+        // Names and addresses can take a minute to fail; the operator must hear of this part meanwhile, and be heard.
+        let trouble = match timeout(LOOK, TcpStream::connect(database)).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("{database} does not answer")),
+        };
+        // Whether the database is up is for the operator to say, and it says so of this part too. What the shop knows is that it cannot write.
+        let blocked = |reason| Report { reason, blocked_operations: vec!["write".to_owned()], ..Report::default() };
+        reporter.set(trouble.map_or_else(Report::default, blocked));
         tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
+            () = sleep(LOOK) => {}
             reload = reporter.reload() => {
                 OPENED.fetch_add(1, Ordering::Relaxed);
                 reporter.done(&reload);

@@ -516,10 +516,11 @@ impl Judge {
         if twin_is_healthy {
             return;
         }
-        if self.is_or_was_skipped(owner, now) {
+        let has_successor = others.iter().any(|o| o.slot() == slot);
+        // Of one that is replaced it is not enough that something it needs may have been off a moment ago.
+        if self.is_or_was_skipped(owner, if has_successor { 0 } else { PICTURE_MS }, now) {
             return;
         }
-        let has_successor = others.iter().any(|o| o.slot() == slot);
         match self.stirs.before_stop(&self.town, owner, now) {
             Some(Ok(())) => return,
             // With a successor it may be a replacement like any other.
@@ -542,13 +543,13 @@ impl Judge {
         }
     }
 
-    /// Whether something that a service cannot do without is off, or has only just become another.
-    fn is_or_was_skipped(&self, id: &Id, now: Now) -> bool {
+    /// Whether something that a service cannot do without is off, or has become another within so many milliseconds.
+    fn is_or_was_skipped(&self, id: &Id, within_ms: u64, now: Now) -> bool {
         let needs = self.town.services.get(id).into_iter().flat_map(|s| &s.edges).filter(|e| matches!(e.on_down, "Block" | "Stop"));
         let mut needed = needs.map(|e| &e.on);
         needed.any(|on| {
             let is_off = self.town.services.get(on).is_some_and(|s| s.wanted() == 0);
-            is_off || self.unchanged_for(on, now) < PICTURE_MS || self.is_or_was_skipped(on, now)
+            is_off || self.unchanged_for(on, now) < within_ms || self.is_or_was_skipped(on, within_ms, now)
         })
     }
 

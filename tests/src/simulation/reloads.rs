@@ -12,6 +12,8 @@ use super::town::{Id, Town};
 
 /// How old the operator's picture of health may be, in milliseconds.
 const PICTURE_MS: u64 = 75_000;
+/// How late the engine's events may come, in milliseconds.
+const LATE_MS: u64 = 10_000;
 /// What happens in the same moment has no order, in milliseconds.
 const MOMENT_MS: u64 = 1_500;
 
@@ -91,6 +93,8 @@ impl Stirs {
         }
         let life = life(engine, container, now);
         let began = self.began.get(&life).copied().unwrap_or(now.mono_ms);
+        // Where the news of it comes late the operator does not know yet that it has been started since.
+        let began = if began + LATE_MS > now.mono_ms { began.saturating_sub(LATE_MS) } else { began };
         let last = self.signalled_at.get(&life).copied().unwrap_or(began).max(began);
         if verb == "kill" {
             // One that was sent and not recorded is sent once more.

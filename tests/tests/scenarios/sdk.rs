@@ -334,6 +334,14 @@ fn a_change_keeps_users_out_and_lets_them_in_again() {
         let next = within("the next change", client.lock_change("db", AskChange::within(LONG).term(term))).await.expect("nobody uses it");
         assert!(next.token() > token, "the fence goes up");
 
+        let is_told = || client.usable("db", None).check().is_err_and(|blocked| blocked.reason() == "Changing");
+        within("the news of it", async {
+            while !is_told() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+
         // Without an operator nobody renews: the guard knows by its own clock.
         world.operator.kill();
         let lost = within("the loss", next.lost()).await;
