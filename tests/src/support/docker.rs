@@ -173,6 +173,14 @@ impl Docker {
         answer.is_ok().then(|| answer.json()["Id"].as_str().unwrap_or_default().to_owned())
     }
 
+    /// The names of an image in registries on this machine: its tags, and then its digests.
+    pub fn names_on_loopback(&self, reference: &str) -> Vec<String> {
+        let answer = self.call("GET", &format!("/images/{reference}/json"), None);
+        let found = if answer.is_ok() { answer.json() } else { Value::Null };
+        let names = ["RepoTags", "RepoDigests"].into_iter().flat_map(|list| found[list].as_array().cloned().unwrap_or_default());
+        names.filter_map(|name| name.as_str().map(str::to_owned)).filter(|name| name.starts_with("127.0.0.1:")).collect()
+    }
+
     /// Takes a name of an image away, and the image with the last one.
     pub fn forget_image(&self, reference: &str) {
         let answer = self.call("DELETE", &format!("/images/{reference}"), None);

@@ -198,6 +198,8 @@ pub fn provide_images(docker: &Docker) {
         if docker.image(&format!("busybox:{tag}")).is_none() {
             docker.import("busybox", tag, &root_file_system(tag));
         }
+        // A run that was killed leaves the names under which it pushed the image to a registry of its own, which is gone.
+        docker.names_on_loopback(&format!("busybox:{tag}")).iter().for_each(|name| docker.forget_image(name));
     }
 }
 
