@@ -88,11 +88,17 @@ struct Cleanup {
 }
 
 impl Cleanup {
-    async fn now(mut self) -> Result<(), DockerError> {
-        match self.id.take() {
-            Some(id) => self.docker.remove_errand(&id).await,
-            None => Ok(()),
+    async fn now(mut self) {
+        if let Some(id) = self.id.take() {
+            take_away(&self.docker, &id).await;
         }
+    }
+}
+
+/// What the command said stands, whether its container can be taken away or not: the next errand takes away what is left.
+async fn take_away(docker: &Docker, id: &str) {
+    if let Err(error) = docker.remove_errand(id).await {
+        tracing::warn!(container = %id, error = error.line(), "the container of a probe is left; the next probe takes it away");
     }
 }
 
@@ -100,11 +106,10 @@ impl Drop for Cleanup {
     fn drop(&mut self) {
         let Some(id) = self.id.take() else { return };
         let docker = self.docker.clone();
-        tokio::spawn(async move {
-            if let Err(error) = docker.remove_errand(&id).await {
-                tracing::warn!(container = %id, error = error.line(), "the container of a probe is left; the next probe takes it away");
-            }
-        });
+        // Where the process ends too, the next one takes it away.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { take_away(&docker, &id).await });
+        }
     }
 }
 
@@ -127,12 +132,12 @@ impl Docker {
         let code = match tokio::time::timeout(errand.limit, self.exit_code(&id)).await {
             Ok(code) => code?,
             Err(_) => {
-                cleanup.now().await?;
+                cleanup.now().await;
                 return Ok(Ran::TooLate);
             }
         };
         let words = if code == 0 { String::new() } else { self.last_words(&id).await };
-        cleanup.now().await?;
+        cleanup.now().await;
         Ok(Ran::Ended { code, words })
     }
 

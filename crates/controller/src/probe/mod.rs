@@ -31,6 +31,8 @@ const LAST_PAUSE: Duration = Duration::from_millis(200);
 /// The same for commands, which cost three calls each.
 const FIRST_COMMAND_PAUSE: Duration = Duration::from_millis(50);
 const LAST_COMMAND_PAUSE: Duration = Duration::from_secs(1);
+/// A probe that cannot be made is tried again no later than this, or than its interval.
+const LONGEST_UNASKED_PAUSE: Duration = Duration::from_secs(60);
 /// An answer's body is read no further than this.
 const BODY_LIMIT: usize = 64 * 1024;
 
@@ -86,6 +88,7 @@ async fn probe(desk: Desk, key: ObjectKey, target: ProbeTarget) {
     let started = world.clock.mono_ms();
     let mut state = Judge::default();
     let mut pause = first_pause(&target.check);
+    let mut unasked = 0;
     loop {
         let limit = Duration::from_millis(target.check.timeout_ms);
         let outcome = match &target.check.kind {
@@ -100,15 +103,21 @@ async fn probe(desk: Desk, key: ObjectKey, target: ProbeTarget) {
             Ok(()) => Ok(()),
             Err(Miss::Failed(message)) => Err(message),
             Err(Miss::Unasked(message)) => {
-                if target.container.is_none() {
-                    // What is known of a container is told by the engine; of this nobody tells anything any more.
-                    state = Judge::default();
-                    world.put_unasked(&key, message);
+                if target.container.is_some() {
+                    // What is known of a container is told by the engine.
+                    tokio::time::sleep(LAST_COMMAND_PAUSE).await;
+                    continue;
                 }
-                tokio::time::sleep(LAST_COMMAND_PAUSE).await;
+                // Of this nobody tells anything any more.
+                state = Judge::default();
+                world.put_unasked(&key, message);
+                // It may be a registry that is asked for an image each time.
+                tokio::time::sleep(unasked_pause(target.check.interval_ms, unasked)).await;
+                unasked += 1;
                 continue;
             }
         };
+        unasked = 0;
         let age_ms = world.clock.mono_ms().saturating_sub(started);
         if let Some(health) = state.judge(&target.check, outcome, age_ms, world.clock.wall()) {
             let container = target.container.as_ref().map(|(id, at)| (id, *at));
@@ -123,6 +132,12 @@ async fn probe(desk: Desk, key: ObjectKey, target: ProbeTarget) {
             pause = (pause * 3 / 2).min(last_pause(&target.check));
         }
     }
+}
+
+/// The pause after a probe that could not be made for the n-th time in a row: the interval, doubled up to a minute.
+fn unasked_pause(interval_ms: u64, times: u32) -> Duration {
+    let interval = Duration::from_millis(interval_ms);
+    (interval * 2_u32.pow(times.min(10))).min(LONGEST_UNASKED_PAUSE).max(interval)
 }
 
 fn first_pause(check: &HealthCheck) -> Duration {
@@ -356,6 +371,13 @@ mod tests {
     fn check_of(failures: u32, interval_ms: u64, start_period_ms: u64) -> HealthCheck {
         let kind = HealthKind::Tcp { host: String::new(), port: 1 };
         HealthCheck { kind, interval_ms, timeout_ms: 100, failures, successes: 1, start_period_ms }
+    }
+
+    #[test]
+    fn who_cannot_be_asked_is_asked_less_and_less_often() {
+        let seconds = |interval_s: u64| [0, 1, 2, 5, 40].map(|times| unasked_pause(interval_s * 1_000, times).as_secs());
+        assert_eq!(seconds(10), [10, 20, 40, 60, 60]);
+        assert_eq!(seconds(300), [300; 5], "never more often than the manifest says");
     }
 
     #[test]
