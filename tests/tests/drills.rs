@@ -286,3 +286,48 @@ fn a_running_operator_is_asked_for_what_it_has() {
     assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
     assert!(ran.out.contains("restarts  notify/redis\n") && ran.out.contains("everything is as it was"), "{}", ran.out);
 }
+
+#[test]
+fn what_is_probed_by_a_command_goes_and_comes_back() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let manifests = "\
+apiVersion: quaymaster.dev/v1alpha1
+kind: MiniService
+metadata: {name: db, namespace: n}
+spec: {external: {probe: {command: {image: 'postgres:16', command: [pg_isready]}}, interval: 10s, failureThreshold: 2}}
+---
+apiVersion: quaymaster.dev/v1alpha1
+kind: MiniService
+metadata: {name: app, namespace: n}
+spec: {container: {image: 'example/app:1'}, dependsOn: [{service: db, onUp: Restart}]}
+";
+    fs::write(folder.path().join("app.yaml"), manifests).expect("a file can be written");
+    let drill = "\
+drill: the database is away
+given: {manifests: .}
+steps:
+  - {at: 0s, do: down db for 5m}
+  - {at: 1m, expect: {db: {usable: false, reason: ProbeFailed}, app: {usable: false, because: db}, restarts: 0}}
+  - {at: end, expect: {all: available, app: {reloads: 1, restarts: 1}}}
+";
+    fs::write(folder.path().join("my.drill.yaml"), drill).expect("a file can be written");
+    let ran = run(&["test", "."], folder.path());
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+}
+
+#[test]
+fn what_can_never_fail_is_refused() {
+    for (expectation, says) in
+        [("{app: {because: []}}", "is an empty list"), ("{app: {}}", "is an empty map"), ("{order: []}", "is an empty list")]
+    {
+        let folder = with_drill(&format!("drill: d\ngiven: {{manifests: .}}\nsteps:\n  - {{at: 0s, expect: {expectation}}}\n"));
+        let ran = run(&["test", "."], folder.path());
+        assert_eq!(ran.code, 2, "{}{}", ran.out, ran.err);
+        assert!(format!("{}{}", ran.out, ran.err).contains(says), "{}{}", ran.out, ran.err);
+    }
+    let empty = tempfile::tempdir().expect("a folder can be made");
+    fs::write(empty.path().join("my.drill.yaml"), "drill: d\nsteps:\n  - {at: 0s, expect: {all: usable}}\n").expect("a file");
+    let ran = run(&["test", "."], empty.path());
+    assert_eq!(ran.code, 2, "{}{}", ran.out, ran.err);
+    assert!(format!("{}{}", ran.out, ran.err).contains("there are no manifests"), "{}{}", ran.out, ran.err);
+}

@@ -1,6 +1,6 @@
 //! Starting, stopping, killing, restarting, pausing.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Case;
 use super::subject::{Subject, has, text};
@@ -74,8 +74,23 @@ fn stop_grace(s: &Subject) {
     s.act(&s.start("d", json!({})), "stop?t=x").refused(500, "strconv.Atoi: parsing \"x\": invalid syntax");
 }
 
+/// Starts a container and waits until its process is there: a signal before that reaches an init that does not pass it on yet.
+fn start_listening(s: &Subject, part: &str, mut patch: Value) -> String {
+    patch["Cmd"] = json!(["sh", "-c", "echo ready; sleep 1000"]);
+    let id = s.start(part, patch);
+    until_ready(s, &id);
+    id
+}
+
+fn until_ready(s: &Subject, id: &str) {
+    s.until(|| {
+        let log = s.get(&format!("/containers/{id}/logs?stdout=1")).channel(1);
+        if log == "ready\n" { Ok(()) } else { Err(log) }
+    });
+}
+
 fn stop_signal(s: &Subject) {
-    let id = s.start("a", json!({ "StopSignal": "SIGINT" }));
+    let id = start_listening(s, "a", json!({ "StopSignal": "SIGINT" }));
     s.act(&id, "stop").empty(204);
     assert_eq!(s.inspect(&id)["State"]["ExitCode"], 130);
     let kills = s.events(&json!({ "container": [id], "event": ["kill"] }));
@@ -86,17 +101,14 @@ fn stop_signal(s: &Subject) {
 fn stop_handled(s: &Subject) {
     let command = json!(["sh", "-c", "trap 'exit 5' TERM; echo ready; sleep 1000 & wait"]);
     let id = s.start("a", json!({ "Cmd": command, "HostConfig": { "Init": false } }));
-    s.until(|| {
-        let log = s.get(&format!("/containers/{id}/logs?stdout=1")).channel(1);
-        if log == "ready\n" { Ok(()) } else { Err(log) }
-    });
+    until_ready(s, &id);
     s.act(&id, "stop").empty(204);
     assert_eq!(s.inspect(&id)["State"]["ExitCode"], 5);
 }
 
 fn kill_signals(s: &Subject) {
     for (part, query, code) in [("a", "", 137), ("b", "?signal=SIGTERM", 143), ("c", "?signal=2", 130), ("d", "?signal=HUP", 129)] {
-        let id = s.start(part, json!({}));
+        let id = start_listening(s, part, json!({}));
         s.act(&id, &format!("kill{query}")).empty(204);
         assert_eq!(s.until_state(&id, "exited")["State"]["ExitCode"], code, "{query}");
     }

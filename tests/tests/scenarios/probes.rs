@@ -249,5 +249,10 @@ fn a_password_that_is_lost_later_says_nothing_about_the_server() {
     std::fs::write(folder.path().join("right"), "sesame\n").expect("a file");
     world.until_status("redis", "seen again", |s| s["severity"] == 1 && s["stale"] != true);
     assert_eq!(world.container("app").life(), app, "nobody was stopped for it");
+    // One that cannot be asked becomes a container: what it was does not stand in the way.
+    std::fs::remove_file(folder.path().join("right")).expect("it was there");
+    world.until_status("redis", "as it was, and stale", |s| s["severity"] == 1 && s["stale"] == true);
+    world.write("all.yaml", &[web("redis"), web("app").edge(json!({ "service": "redis", "onDown": "Stop", "tolerate": "30s" }))]);
+    world.settled(2);
     drop(redis);
 }

@@ -81,7 +81,9 @@ impl Inner {
         if let Some(health) = self.external_health.get(key) {
             view.health.insert(external_probe_id(), health.clone());
         }
-        view.gaps.extend(self.unasked.get(key).map(|message| Gap::Thing { id: external_probe_id(), message: message.clone() }));
+        // What has become something else since is not asked any more.
+        let unasked = self.unasked.get(key).filter(|_| matches!(desired.form, Form::External(_)));
+        view.gaps.extend(unasked.map(|message| Gap::Thing { id: external_probe_id(), message: message.clone() }));
         view.report = self.reports.get(key).map(|said| said.report.clone());
         let Some(spec) = desired.container() else { return view };
         view.job = self.jobs.get(key).cloned();

@@ -19,6 +19,8 @@ use super::format::Given;
 const NEVER_MS: u64 = 1 << 40;
 /// How long a job's container runs, in milliseconds.
 const JOB_MS: u64 = 1_000;
+/// How long a probe by a command takes, in milliseconds.
+const PROBE_MS: u64 = 50;
 /// What the engine says of a container that the drill keeps down.
 const KEPT_DOWN: &str = "the drill keeps it down";
 
@@ -55,11 +57,22 @@ pub(crate) struct Ill {
     pub(crate) slow_ms: Option<u64>,
 }
 
+/// What containers of a service are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// They serve, and somebody looks whether they do.
+    Checked,
+    /// They serve, and running is healthy.
+    Unchecked,
+    /// Each is one probe of something outside.
+    Probe,
+}
+
 /// Everybody on the stage.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cast {
-    /// Services that run containers; whether their health is checked.
-    pub(crate) containers: BTreeMap<ObjectKey, bool>,
+    /// Services that run containers, and what those are for.
+    pub(crate) containers: BTreeMap<ObjectKey, Role>,
     pub(crate) externals: BTreeMap<ObjectKey, External>,
     pub(crate) parts: BTreeMap<ObjectKey, Part>,
     /// The world of the engine before anything is done to it.
@@ -87,7 +100,7 @@ impl Cast {
             if spec["container"].is_object() {
                 let is_checked = ["tcp", "http", "grpc", "command"].iter().any(|check| spec["container"]["health"][check].is_object())
                     || spec["container"]["health"]["command"].is_array();
-                cast.containers.insert(key.clone(), is_checked);
+                cast.containers.insert(key.clone(), if is_checked { Role::Checked } else { Role::Unchecked });
             }
             cast.outside(key, spec);
         }
@@ -114,7 +127,7 @@ impl Cast {
                     HealthKind::Postgres { at, login, .. } => (at.host, at.port, Speaks::Postgres, Some(login)),
                     // The engine carries it out.
                     HealthKind::Run { .. } => {
-                        self.containers.insert(key.clone(), false);
+                        self.containers.insert(key.clone(), Role::Probe);
                         return;
                     }
                     HealthKind::Command(_) | HealthKind::Image => return,
@@ -138,15 +151,18 @@ impl Cast {
     /// The rules by which the engine carries out what is done to containers.
     pub(crate) fn forced(&self) -> Vec<Rule> {
         let ill = self.ill.iter().filter_map(|(key, ill)| Some((key, ill, *self.containers.get(key)?)));
-        ill.map(|(key, ill, is_checked)| rule(key, Self::behaviour(*ill, is_checked))).collect()
+        ill.map(|(key, ill, role)| rule(key, Self::behaviour(*ill, role))).collect()
     }
 
-    /// A hung process where somebody looks; else one that ended and cannot be started.
-    fn behaviour(ill: Ill, is_checked: bool) -> Behaviour {
+    /// A hung process where somebody looks; else one that ended and cannot be started. A probe of what is down fails.
+    fn behaviour(ill: Ill, role: Role) -> Behaviour {
         let healthy_after_ms = if ill.down { Some(NEVER_MS) } else { ill.slow_ms };
-        match is_checked {
-            true => Behaviour { healthy_after_ms, ..Behaviour::default() },
-            false => Behaviour { start_ms: ill.slow_ms, start_error: ill.down.then(|| KEPT_DOWN.to_owned()), ..Behaviour::default() },
+        match role {
+            Role::Checked => Behaviour { healthy_after_ms, ..Behaviour::default() },
+            Role::Probe => Behaviour { exit_after_ms: ill.slow_ms, exit_code: ill.down.then_some(1), ..Behaviour::default() },
+            Role::Unchecked => {
+                Behaviour { start_ms: ill.slow_ms, start_error: ill.down.then(|| KEPT_DOWN.to_owned()), ..Behaviour::default() }
+            }
         }
     }
 
@@ -176,7 +192,8 @@ fn any_image() -> ImageSpec {
 fn by_default(spec: &Value) -> Behaviour {
     let opaque = Some(true);
     if spec["job"].is_object() || spec["external"].is_object() {
-        let (exit_after_ms, exit_code) = (Some(JOB_MS), Some(0));
+        let takes_ms = if spec["job"].is_object() { JOB_MS } else { PROBE_MS };
+        let (exit_after_ms, exit_code) = (Some(takes_ms), Some(0));
         return Behaviour { opaque, exit_after_ms, exit_code, crash_loop: Some(true), ..Behaviour::default() };
     }
     let status = spec["container"]["health"]["http"]["status"].as_u64().and_then(|status| u16::try_from(status).ok());

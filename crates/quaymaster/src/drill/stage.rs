@@ -38,7 +38,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::cast::{Cast, External, Speaks};
+use super::cast::{Cast, External, Role, Speaks};
 use super::timeline::{Happened, Standing, Timeline};
 
 /// 2026-01-01T00:00:00Z, in Unix milliseconds: every drill begins there, so that schedules are met alike.
@@ -253,7 +253,7 @@ impl Stage {
 
     /// Changes what is done to a service.
     pub(crate) fn afflict(&mut self, key: &ObjectKey, change: impl FnOnce(&mut super::cast::Ill)) {
-        let (forced, is_checked, before, after) = {
+        let (forced, role, before, after) = {
             let mut cast = lock(&self.cast);
             let before = cast.ill(key);
             let mut after = before;
@@ -263,7 +263,7 @@ impl Stage {
         };
         let now = now_at(self.started);
         self.sim.with(|engine| engine.change_world(|world| world.forced = forced, now));
-        if is_checked == Some(false) && after.down && !before.down {
+        if role == Some(Role::Unchecked) && after.down && !before.down {
             let slots = self.crash(key, 137);
             self.recorder.forgiven.extend(slots.into_iter().map(|slot| (key.clone(), slot)));
         }

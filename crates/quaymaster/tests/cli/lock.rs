@@ -67,6 +67,31 @@ fn the_lease_is_renewed_and_a_lost_one_ends_the_command() {
 }
 
 #[test]
+fn what_the_command_has_started_ends_with_a_lost_lease_too() {
+    let fake = Fake::new(|asked| match () {
+        () if is(asked, "") => granted(900),
+        () => refused("Stale", "token 42 of shop/db is not current any more"),
+    });
+    // The shell is gone at once; what it started takes no notice of being told.
+    let ran =
+        fake.run_before(&["lock", "db", "-n", "shop"], &["sh", "-c", "(trap '' TERM; exec sleep 60 >/dev/null 2>&1) & echo $!; wait"]);
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    let pid: u32 = ran.out.trim().parse().expect("the shell told which");
+    let runs = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // Between its end and its burial it is a zombie.
+        !stat.is_empty() && !stat.contains(") Z ")
+    };
+    for _ in 0..200 {
+        if !runs() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    panic!("{pid} goes on without its lock");
+}
+
+#[test]
 fn a_lock_is_shown() {
     let lock = json!({
         "namespace": "shop", "service": "db", "change": {"holder": "backup", "token": 7, "remainingMs": 14_000}, "users": [],
