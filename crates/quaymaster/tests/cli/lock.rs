@@ -86,6 +86,7 @@ fn what_the_command_has_started_ends_with_a_lost_lease_too() {
         if !runs() {
             return;
         }
+        #[expect(clippy::disallowed_methods, reason = "another process is waited for")]
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     panic!("{pid} goes on without its lock");
